@@ -1,0 +1,103 @@
+"""What does a table promise? ``millrace describe``: its columns, types, rules and what they mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.lake import open_lake
+from cli.output import format_option, printable, show_json
+
+if TYPE_CHECKING:
+    from lakehouse.table import Contract
+
+Description = dict[str, object]
+
+
+@click.command()
+@click.argument("table")
+@format_option("markdown", "json")
+def describe(table: str, output_format: str) -> None:
+    """Describe TABLE: columns, types, rules.
+
+    By its contract; a table that is not declared, by what is stored."""
+    import lakehouse.tables  # noqa: F401  (declares the project's tables)
+    from lakehouse.table import declared_tables
+
+    row_model = declared_tables().get(table)
+    description, columns = _declared(row_model.contract) if row_model else _stored(table)
+    if output_format == "json":
+        show_json({**description, "columns": columns})
+    else:
+        click.echo(_markdown(description, columns))
+
+
+def _declared(contract: Contract) -> tuple[Description, list[Description]]:
+    columns: list[Description] = [
+        {
+            "name": column.name,
+            "type": str(column.type),
+            "required": not column.nullable,
+            "key": column.key,
+            "event_time": column.event_time,
+            "subject": column.subject,
+            "references": column.references.target if column.references else None,
+            "rules": [rule.name for rule in column.rules],
+            "description": column.description,
+        }
+        for column in contract.columns
+    ]
+    head: Description = {
+        "table": contract.table,
+        "declared": True,
+        "description": contract.description,
+        "fingerprint": contract.fingerprint,
+    }
+    return head, columns
+
+
+def _stored(table: str) -> tuple[Description, list[Description]]:
+    from lakehouse.errors import UnknownTableError
+    from lakehouse.snapshot import open_delta, schema_of
+    from lakehouse.table import declared_tables
+
+    lake = open_lake()
+    if table not in lake.names():
+        raise UnknownTableError.named(table, {*lake.names(), *declared_tables()})
+    delta = open_delta(str(lake.path(table)))
+    columns: list[Description] = [
+        {
+            "name": field.name,
+            "type": str(field.type),
+            "required": not field.nullable,
+            "description": (field.metadata or {}).get(b"comment", b"").decode(),
+        }
+        for field in schema_of(delta)
+    ]
+    return {"table": table, "declared": False, "description": delta.metadata().description or ""}, columns
+
+
+def _markdown(description: Description, columns: list[Description]) -> str:
+    lines = [f"# {description['table']}", ""]
+    if description["description"]:
+        lines += [str(description["description"]), ""]
+    lines += ["| column | type | is | rules | description |", "| --- | --- | --- | --- | --- |"]
+    for column in columns:
+        cells = [column["name"], column["type"], _roles(column), _rules(column), column["description"]]
+        lines.append("| " + " | ".join(printable(str(cell)).replace("|", r"\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _roles(column: Description) -> str:
+    """In words what marks a column, such as ``key, required``."""
+    roles = [name.replace("_", " ") for name in ("key", "event_time", "subject", "required") if column.get(name)]
+    return ", ".join(roles)
+
+
+def _rules(column: Description) -> str:
+    """The rules that type and ``required`` don't already say; the column's own name is left out."""
+    name = f"{column['name']} "
+    rules = column.get("rules")
+    shown = [str(rule).removeprefix(name) for rule in rules] if isinstance(rules, list) else []
+    return ", ".join(rule for rule in shown if not rule.startswith("type") and rule != "required")

@@ -1,0 +1,54 @@
+"""What do the rows say? ``millrace sql``: one reading statement over the lake's tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.lake import open_lake
+from cli.output import format_option, show_records
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@click.command()
+@click.argument("statement")
+@format_option("table", "json", "csv", "parquet")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False, writable=True),
+    help="File for --format parquet.",
+)
+def sql(statement: str, output_format: str, output: Path | None) -> None:
+    """Run one SQL STATEMENT that reads.
+
+    Tables answer to a name (ratings: the latest published version), a version (ratings@12), a day
+    (ratings@1998-03-01), quarantine.ratings, and the ledger's runs, publications, metrics, decisions and costs.
+    """
+    if (output_format == "parquet") != (output is not None):
+        raise click.UsageError("--format parquet and --output FILE go together; the other formats go to stdout.")
+    from lakehouse.sql import query
+
+    result = query(open_lake(), statement)
+    if output is not None:
+        import pyarrow.parquet as pq
+
+        pq.write_table(result, output)
+    else:
+        show_records(result.column_names, _microseconds(result).to_pylist(), output_format)
+
+
+def _microseconds(table: pa.Table) -> pa.Table:
+    """Python has no nanoseconds, so finer timestamps are cut to microseconds."""
+    import pyarrow as pa
+
+    fields = [
+        field.with_type(pa.timestamp("us", field.type.tz))
+        if pa.types.is_timestamp(field.type) and field.type.unit == "ns"
+        else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields), safe=False)

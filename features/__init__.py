@@ -1,0 +1,1 @@
+"""The feature store: Feast over pinned Delta versions."""

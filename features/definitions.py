@@ -1,0 +1,19 @@
+"""What does ``feast apply`` register? Each view, pinned to the latest published version of its table.
+
+Feast collects the entities and feature views that it finds among this module's names.
+"""
+
+from __future__ import annotations
+
+from features.views import VIEW_TABLES, entity, feature_view, join_keys
+from lakehouse.errors import NotPublishedError
+from lakehouse.lake import Lakehouse
+
+_lake = Lakehouse.open()
+for _row in VIEW_TABLES:
+    try:
+        _snapshot = _lake.latest(_row)
+    except NotPublishedError:
+        continue  # nothing to pin it to; the others are registered all the same
+    globals()[_row.contract.table] = feature_view(_snapshot)
+    globals().update({key: entity(_row.contract, key) for key in join_keys(_row.contract)})

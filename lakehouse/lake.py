@@ -1,0 +1,194 @@
+"""How is a lake opened and asked? ``Lakehouse.open()``, then names and versions become snapshots."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict
+
+from lakehouse.errors import NotPublishedError, ReferenceSyntaxError, StorageError, UnknownTableError
+from lakehouse.ledger import SYSTEM_TABLES, Ledger, Publication
+from lakehouse.settings import Settings
+from lakehouse.snapshot import Snapshot, open_delta
+from lakehouse.table import Table, declared_tables
+
+Row = TypeVar("Row", bound=Table)
+
+_REFERENCE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:@(?P<at>[0-9]+|[0-9]{4}-[0-9]{2}-[0-9]{2}))?")
+
+
+class TableInfo(BaseModel):
+    """One line of ``millrace tables``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    description: str
+    published: int | None
+    version: int
+    rows: int
+    day: date | None
+    system: bool
+
+
+class TableVersion(BaseModel):
+    """One line of ``millrace history``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int
+    written_at: datetime
+    operation: str
+    batch_id: str | None
+    day: date | None
+    published: bool
+    rows: int | None
+
+
+class Lakehouse:
+    """A folder of Delta tables with its ledger.
+
+    Attributes:
+        root: the lake's folder.
+        id: made when the lake is created; a new lake at the same path has a new id.
+        ledger: the system tables.
+    """
+
+    def __init__(self, root: Path, lake_id: str) -> None:
+        self.root = root
+        self.id = lake_id
+        self.ledger = Ledger(root)
+
+    @classmethod
+    def open(cls, root: Path | None = None, *, create: bool = False) -> Lakehouse:
+        """Open the lake at ``root`` (default: the settings'); ``create`` makes an empty one if there is none."""
+        root = (root or Settings().root).resolve()
+        marker = root / "_lake.json"
+        if not marker.is_file():
+            if not create:
+                raise StorageError(
+                    f"There is no lake at {root}.",
+                    fix="Run the nightly job first, or set LAKEHOUSE_ROOT to a lake's folder.",
+                )
+            _create_marker(marker)
+        return cls(root, str(json.loads(marker.read_text())["id"]))
+
+    def path(self, name: str) -> Path:
+        """The folder of a table, whether it exists or not."""
+        return (self.ledger.folder if name in SYSTEM_TABLES else self.root) / name
+
+    def quarantine_path(self, name: str) -> Path:
+        """The folder of the quarantine beside a table."""
+        return self.root / "_quarantine" / name
+
+    def names(self) -> list[str]:
+        """Names of the stored tables, system tables last."""
+        own = sorted(p.parent.name for p in self.root.glob("[a-z]*/_delta_log"))
+        return own + sorted(p.parent.name for p in self.ledger.folder.glob("*/_delta_log"))
+
+    def resolve(self, reference: str) -> Snapshot[Table]:
+        """``ratings@12`` by version, ``ratings@1998-03-01`` as published by then, ``ratings`` latest published."""
+        match = _REFERENCE.fullmatch(reference.strip())
+        if match is None:
+            raise ReferenceSyntaxError.of(reference)
+        name, at = match["name"], match["at"]
+        if name not in self.names():
+            if name in declared_tables() and name not in SYSTEM_TABLES:
+                raise NotPublishedError.at_all(name)
+            raise UnknownTableError.named(name, self.names())
+        row = declared_tables().get(name, Table)
+        uri = str(self.path(name))
+        if at is not None and "-" not in at:
+            snapshot = Snapshot(uri, int(at), row)
+            snapshot.delta()  # refuses a version that is not there
+            return snapshot
+        if name in SYSTEM_TABLES:
+            return Snapshot(uri, open_delta(uri).version(), row)
+        return Snapshot(uri, self._published(name, date.fromisoformat(at) if at else None).version, row)
+
+    def latest(self, row: type[Row]) -> Snapshot[Row]:
+        """The latest published snapshot of a declared table."""
+        return cast("Snapshot[Row]", self.resolve(row.contract.table))
+
+    def publications(self, name: str | None = None) -> list[Publication]:
+        """Every decision of the publishing gate, oldest first."""
+        return [p for p in self.ledger.read(Publication) if name in (None, p.table_name)]
+
+    def tables(self) -> list[TableInfo]:
+        """What ``millrace tables`` lists."""
+        last = {p.table_name: p for p in self.publications() if p.published}
+        found = []
+        for name in self.names():
+            delta = open_delta(str(self.path(name)))
+            publication = last.get(name)
+            at = open_delta(str(self.path(name)), publication.version) if publication else delta
+            found.append(
+                TableInfo(
+                    name=name,
+                    description=delta.metadata().description or "",
+                    published=publication.version if publication else None,
+                    version=delta.version(),
+                    rows=at.count(),
+                    day=publication.day if publication else None,
+                    system=name in SYSTEM_TABLES,
+                )
+            )
+        return found
+
+    def history(self, name: str) -> list[TableVersion]:
+        """What ``millrace history`` lists, newest first."""
+        if name not in self.names():
+            raise UnknownTableError.named(name, self.names())
+        published = {p.version: p for p in self.publications(name)}
+        lines = []
+        for entry in open_delta(str(self.path(name))).history():
+            version = int(entry["version"])
+            publication = published.get(version)
+            lines.append(
+                TableVersion(
+                    version=version,
+                    written_at=datetime.fromtimestamp(entry["timestamp"] / 1000, UTC),
+                    operation=str(entry["operation"]),
+                    batch_id=publication.batch_id if publication else None,
+                    day=publication.day if publication else None,
+                    published=publication is not None and publication.published,
+                    rows=publication.rows_total if publication else None,
+                )
+            )
+        return lines
+
+    def _published(self, name: str, day: date | None) -> Publication:
+        publications = [p for p in self.publications(name) if p.published]
+        if not publications:
+            raise NotPublishedError.at_all(name)
+        if day is None:
+            return publications[-1]
+        by_day = [p for p in publications if p.day <= day]
+        if not by_day:
+            raise NotPublishedError.by_day(name, day.isoformat(), min(p.day for p in publications).isoformat())
+        return by_day[-1]
+
+
+def _create_marker(marker: Path) -> None:
+    """Write the lake's id; of two processes that create at once, the first one's id stays."""
+    try:
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        part = marker.with_name(f"_lake.{os.getpid()}.{uuid.uuid4().hex}")
+        part.write_text(json.dumps({"id": str(uuid.uuid4()), "created_at": datetime.now(UTC).isoformat()}))
+        try:
+            os.link(part, marker)  # fails if another process was first
+        except FileExistsError:
+            pass
+        finally:
+            part.unlink()
+    except OSError as error:
+        raise StorageError(
+            f"The lake's folder {marker.parent} can't be written: {error.strerror}.",
+            fix="Choose another folder with LAKEHOUSE_ROOT, or mend its permissions or disk space.",
+        ) from error

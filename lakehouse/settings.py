@@ -1,0 +1,36 @@
+"""Where does everything live, and how big may Spark be? One class, read from the environment at the edge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def project_folder(start: Path | None = None) -> Path:
+    """The nearest folder at or above ``start`` that holds flyte.yaml, else ``start`` (default: the working folder)."""
+    here = (start or Path.cwd()).resolve()
+    return next((folder for folder in (here, *here.parents) if (folder / "flyte.yaml").is_file()), here)
+
+
+class Settings(BaseSettings):
+    """Settings from ``MILLRACE_*`` variables; the lake's own is ``LAKEHOUSE_ROOT``."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_", extra="ignore", frozen=True, populate_by_name=True)
+
+    state: Path = Field(
+        default_factory=lambda: project_folder() / ".millrace",
+        description="Folder for what runs leave behind: the lake, models, the online store, reports.",
+    )
+    lakehouse_root: Path | None = Field(
+        default=None,
+        validation_alias="LAKEHOUSE_ROOT",
+        description="Folder of the Delta tables; default: lake/ in the state folder.",
+    )
+    spark_master: str = Field(default="local[2]", description="Spark master URL.")
+    spark_memory: str = Field(default="1g", description="Heap of the Spark driver, as the JVM writes sizes.")
+
+    @property
+    def root(self) -> Path:
+        return (self.lakehouse_root or self.state / "lake").resolve()

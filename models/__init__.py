@@ -1,0 +1,1 @@
+"""The recommender and the LLM component: plain PyTorch, plain vLLM."""

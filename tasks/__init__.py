@@ -1,0 +1,1 @@
+"""The typed, cached Flyte tasks that workflows are made of."""

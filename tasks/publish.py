@@ -1,0 +1,35 @@
+"""How do staged batches become versions that readers get? Through the lakehouse's gate, one after the other."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lakehouse import Snapshot
+from lakehouse.staging import Batch
+from lakehouse.tables import Movie, Rating, User
+from tasks.lake import Lake
+from tasks.typed import task
+
+
+class Published(NamedTuple):
+    """The versions that the day's batches ended in."""
+
+    users: Snapshot[User]
+    movies: Snapshot[Movie]
+    ratings: Snapshot[Rating]
+
+
+@task(cpu="2", memory="4Gi", deck=True)
+def publish(lake: Lake, batches: list[Batch]) -> Published:
+    """Judge each batch with Deequ, quarantine what breaks a rule, merge the rest, audit and publish the tables."""
+    from lakehouse.publish import publish as publish_batch
+    from lakehouse.table import declared_tables
+
+    lakehouse = lake.open()
+    ended = {batch.table: publish_batch(lakehouse, declared_tables()[batch.table], batch) for batch in batches}
+    users, movies, ratings = (ended[row.contract.table] for row in (User, Movie, Rating))
+    return Published(
+        users=Snapshot(users.uri, users.version, User),
+        movies=Snapshot(movies.uri, movies.version, Movie),
+        ratings=Snapshot(ratings.uri, ratings.version, Rating),
+    )

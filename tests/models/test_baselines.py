@@ -1,0 +1,68 @@
+"""Each baseline on a handful of rows whose ranking can be seen by eye."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from models.baselines import ItemKnn, Popularity
+from models.errors import InteractionsError
+from models.interactions import Histories, Query
+
+AT = datetime(2024, 3, 1, tzinfo=UTC)
+
+
+def interactions(*rows: tuple[int, int, int]) -> pa.Table:
+    """Rows of (user, item, days before AT)."""
+    users, items, ages = zip(*rows, strict=True) if rows else ((), (), ())
+    return pa.table(
+        {
+            "user_id": pa.array(users, pa.int64()),
+            "item_id": pa.array(items, pa.int64()),
+            "rated_at": pa.array([AT - timedelta(days=age) for age in ages], pa.timestamp("us", "UTC")),
+        }
+    )
+
+
+def query(log: pa.Table, *users: int, items: tuple[int, ...]) -> Query:
+    histories = Histories.of(log, np.array(users), AT)
+    return Query(histories, pa.table({"user_id": list(users)}), pa.table({"item_id": list(items)}), AT)
+
+
+def test_popularity_counts_ratings_and_gives_unknown_items_nothing() -> None:
+    log = interactions((1, 10, 5), (2, 10, 4), (3, 11, 3))
+    scores = Popularity.fit(log).scores(query(log, 1, 9, items=(11, 99, 10)))
+    assert scores.tolist() == [[1, 0, 2], [1, 0, 2]]
+    assert scores.dtype == np.float32
+
+
+def test_recent_popularity_counts_the_last_days_alone() -> None:
+    log = interactions((1, 10, 50), (2, 10, 40), (3, 11, 3), (4, 11, 2))
+    assert Popularity.fit(log, last_days=7).scores(query(log, 1, items=(10, 11))).tolist() == [[0, 2]]
+
+
+def test_item_knn_prefers_what_the_same_people_rated() -> None:
+    log = interactions((1, 10, 9), (1, 11, 8), (2, 10, 7), (2, 11, 6), (3, 12, 5), (3, 13, 4), (9, 10, 2))
+    scores = ItemKnn.fit(log, shrinkage=0.0).scores(query(log, 9, items=(11, 12, 13, 99)))[0]
+    assert scores[0] > 0
+    assert scores[1:].tolist() == [0, 0, 0]
+
+
+def test_item_knn_weighs_the_newest_history_most() -> None:
+    log = interactions((1, 10, 9), (1, 11, 9), (2, 12, 9), (2, 13, 9), (8, 10, 3), (8, 12, 2), (9, 12, 3), (9, 10, 2))
+    scores = ItemKnn.fit(log, history_half_life_items=1.0).scores(query(log, 8, 9, items=(11, 13)))
+    assert scores[0, 1] > scores[0, 0]
+    assert scores[1, 0] > scores[1, 1]
+
+
+def test_item_knn_gives_a_new_user_recent_popularity() -> None:
+    log = interactions((1, 10, 50), (2, 10, 40), (3, 11, 3), (4, 11, 2))
+    assert ItemKnn.fit(log, popular_days=7).scores(query(log, 77, items=(10, 11))).tolist() == [[0, 2]]
+
+
+def test_no_interactions_is_a_typed_error() -> None:
+    with pytest.raises(InteractionsError, match="no interaction"):
+        Popularity.fit(interactions())

@@ -1,0 +1,1 @@
+"""What runs: short, readable recipes and their launch plans."""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -33,26 +34,37 @@ def format_option(*formats: str) -> Callable[[Command], Command]:
 
 
 def show_records(
-    columns: Sequence[str], records: Sequence[Record], output_format: str, *, table_columns: Sequence[str] = ()
+    columns: Sequence[str],
+    records: Iterable[Record],
+    output_format: str,
+    *,
+    table_columns: Sequence[str] = (),
+    total: int | None = None,
 ) -> None:
     """Print records in one of the three formats.
 
     Args:
         columns: names of all the columns, in order.
-        records: a mapping from column to value for each row.
-        output_format: ``table``, ``json`` or ``csv``.
+        records: a mapping from column to value for each row; JSON and CSV are written row by row.
+        output_format: ``table``, ``json`` (one array, an object a line) or ``csv``.
         table_columns: those that the table format shows; default all.
+        total: how many records there are, where they may be more than the table format shows.
     """
     if output_format == "json":
-        show_json([{name: plain(record[name]) for name in columns} for record in records])
+        sys.stdout.write("[")
+        for number, record in enumerate(records):
+            text = json.dumps({name: plain(record[name]) for name in columns}, ensure_ascii=False, allow_nan=False)
+            sys.stdout.write(f"{',' if number else ''}\n  {text}")
+        sys.stdout.write("\n]\n")
     elif output_format == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([_cell(record[name], null="") for name in columns] for record in records)
     else:
-        console().print(record_table(table_columns or columns, records[:MAX_ROWS]))
-        if len(records) > MAX_ROWS:
-            click.echo(f"{len(records) - MAX_ROWS} more rows; --format csv or json prints them all.", err=True)
+        shown = list(islice(records, MAX_ROWS))
+        console().print(record_table(table_columns or columns, shown))
+        if (total or 0) > len(shown):
+            click.echo(f"{total} rows, {len(shown)} shown; --format csv or json prints them all.", err=True)
 
 
 def show_json(document: object) -> None:
@@ -98,13 +110,12 @@ def console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
 
 
-def record_table(columns: Sequence[str], records: Iterable[Record], title: str | None = None) -> Table:
+def record_table(columns: Sequence[str], records: Sequence[Record], title: str | None = None) -> Table:
     """Records as a rich table with light borders; values are shown as they are, never as markup."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    records = list(records)
     table = Table(box=box.SIMPLE_HEAD, title=title and Text(title), title_justify="left", pad_edge=False)
     for name in columns:
         values = [record[name] for record in records if record[name] is not None]

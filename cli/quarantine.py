@@ -29,7 +29,13 @@ def list_rows(table: str, output_format: str) -> None:
     snapshot = quarantined(lake, table)
     rows = [Quarantined.model_validate(row) for row in snapshot.arrow().to_pylist()] if snapshot else []
     rows.sort(key=lambda row: (row.quarantined_at, -row.row_number), reverse=True)
-    show_records(list(Quarantined.model_fields), [record_of(row) for row in rows], output_format, table_columns=_TABLE)
+    show_records(
+        list(Quarantined.model_fields),
+        (record_of(row) for row in rows),
+        output_format,
+        table_columns=_TABLE,
+        total=len(rows),
+    )
 
 
 _TABLE = ("batch_id", "row_number", "rules", "row", "quarantined_at")

@@ -22,7 +22,7 @@ def runs(output_format: str) -> None:
     from lakehouse.ledger import Run
 
     records = [record_of(run) for run in reversed(list(open_lake().ledger.read(Run)))]
-    show_records(list(Run.model_fields), records, output_format, table_columns=_RUNS)
+    show_records(list(Run.model_fields), records, output_format, table_columns=_RUNS, total=len(records))
 
 
 @click.command()

@@ -38,7 +38,9 @@ def sql(statement: str, output_format: str, output: Path | None) -> None:
 
         pq.write_table(result, output)
     else:
-        show_records(result.column_names, _microseconds(result).to_pylist(), output_format)
+        batches = _microseconds(result).to_batches(max_chunksize=10_000)
+        records = (record for batch in batches for record in batch.to_pylist())
+        show_records(result.column_names, records, output_format, total=result.num_rows)
 
 
 def _microseconds(table: pa.Table) -> pa.Table:

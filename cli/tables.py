@@ -15,7 +15,7 @@ def tables(output_format: str) -> None:
     from lakehouse.lake import TableInfo
 
     records = [record_of(info) for info in open_lake().tables()]
-    show_records(list(TableInfo.model_fields), records, output_format, table_columns=_TABLE)
+    show_records(list(TableInfo.model_fields), records, output_format, table_columns=_TABLE, total=len(records))
 
 
 @click.command()
@@ -26,7 +26,7 @@ def history(table: str, output_format: str) -> None:
     from lakehouse.lake import TableVersion
 
     records = [record_of(version) for version in open_lake().history(table)]
-    show_records(list(TableVersion.model_fields), records, output_format)
+    show_records(list(TableVersion.model_fields), records, output_format, total=len(records))
 
 
 _TABLE = ("name", "published", "version", "rows", "day", "description")

@@ -8,8 +8,10 @@ from __future__ import annotations
 from features.views import VIEW_TABLES, entity, feature_view, join_keys
 from lakehouse.errors import NotPublishedError
 from lakehouse.lake import Lakehouse
+from lakehouse.settings import Settings
 
 _lake = Lakehouse.open()
+(Settings().state / "features").mkdir(parents=True, exist_ok=True)  # where Feast keeps its registry
 for _row in VIEW_TABLES:
     try:
         _snapshot = _lake.latest(_row)

@@ -6,7 +6,8 @@ pinned to snapshots, Arrow goes in and comes out without loss, and a changed pin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +64,8 @@ class FeatureStore:
             UnknownVersionError: a version that is not there.
         """
         snapshots = list(pins)
+        for snapshot in snapshots:
+            snapshot.delta()  # refuses a version that is not there
         entities = {
             key: entity(snapshot.row.contract, key)
             for snapshot in snapshots
@@ -72,8 +75,8 @@ class FeatureStore:
         self._feast.apply([*entities.values(), *(feature_view(snapshot) for snapshot in snapshots)])
 
     def pins(self) -> dict[str, Snapshot[Table]]:
-        """The snapshot that each registered view reads, by view."""
-        return {view.name: _pin(view) for view in self._feast.list_feature_views(allow_cache=True)}
+        """The snapshot that each registered view reads, by view, as last applied by any process."""
+        return self._pins(allow_cache=False)
 
     def training_set(self, entities: pa.Table, views: Sequence[str]) -> pa.Table:
         """The entities with each view's features as known at each row's own instant.
@@ -90,19 +93,17 @@ class FeatureStore:
         Raises:
             UnknownViewError, EntityColumnsError, NaiveTimestampError.
         """
-        self._feast.refresh_registry()  # type: ignore[no-untyped-call]  # another process may have moved a pin
         pins = self._pins_of(views)
-        keys = self._check_entities(entities, pins, [EVENT_TIMESTAMP])
+        keys = _check_entities(entities, pins, [EVENT_TIMESTAMP])
         clock = entities.schema.field(EVENT_TIMESTAMP).type
         if not pa.types.is_timestamp(clock) or clock.tz is None:
             raise NaiveTimestampError.column(EVENT_TIMESTAMP, str(clock))
         if entities.num_rows == 0:
-            return self._with_features(entities, entities, pins)
+            return _with_features(entities, pins, lambda _, kind: pa.nulls(0, kind))
         # Only what Feast needs goes through pandas; all else never leaves Arrow.
         frame = entities.select([*keys, EVENT_TIMESTAMP]).to_pandas()
-        references = [f"{view}:{name}" for view, pin in pins.items() for name in feature_columns(pin.row.contract)]
-        job = self._feast.get_historical_features(frame, references, full_feature_names=True)
-        return self._with_features(entities, job.to_arrow(), pins)
+        found = self._feast.get_historical_features(frame, _references(pins), full_feature_names=True).to_arrow()
+        return _with_features(entities, pins, lambda name, kind: found[name].cast(kind))
 
     def materialize(self, day: date) -> list[Materialized]:
         """Bring the online rows of every registered view to the end of that UTC day, in the version it is pinned to.
@@ -113,8 +114,10 @@ class FeatureStore:
         done = []
         for view in self._feast.list_feature_views():
             state = bring_to(self._provider, self._feast.config, view, _pin(view), at)
-            # Feast's clients and its UI show the interval, and serve the view from here on.
-            self._feast.registry.apply_materialization(view, self._feast.project, datetime.min.replace(tzinfo=UTC), at)
+            if at not in [end for _, end in view.materialization_intervals]:
+                # Feast's clients and its UI show the interval.
+                beginning = datetime.min.replace(tzinfo=UTC)
+                self._feast.registry.apply_materialization(view, self._feast.project, beginning, at)
             done.append(state)
         return done
 
@@ -136,18 +139,19 @@ class FeatureStore:
         Raises:
             UnknownViewError, EntityColumnsError, NotMaterializedError.
         """
-        pins = self._pins_of(views)
-        keys = self._check_entities(entities, pins, [])
+        pins = self._pins_of(views, allow_cache=True)  # an answer in milliseconds reads no file of the registry
+        keys = _check_entities(entities, pins, [])
         for view in views:
-            self.materialized_at(view)
-        references = [f"{view}:{name}" for view, pin in pins.items() for name in feature_columns(pin.row.contract)]
-        found: dict[str, list[object]] = {reference.replace(":", "__", 1): [] for reference in references}
+            if materialized_at(self._online_path, view) is None:
+                raise NotMaterializedError.view(view)
+        references = _references(pins)
+        found: defaultdict[str, list[object]] = defaultdict(list)
         for start in range(0, entities.num_rows, _ONLINE_CHUNK):
             asked = {key: entities[key].slice(start, _ONLINE_CHUNK).to_pylist() for key in keys}
             answer = self._feast.get_online_features(references, asked, full_feature_names=True).to_dict()
-            for name, values in found.items():
-                values.extend(answer[name])
-        return self._with_features(entities, found, pins)
+            for name, values in answer.items():
+                found[name].extend(values)
+        return _with_features(entities, pins, lambda name, kind: pa.array(found[name], kind))
 
     @cached_property
     def _feast(self) -> feast.FeatureStore:
@@ -176,49 +180,52 @@ class FeatureStore:
         config["online_store"]["path"] = str(self._online_path)
         return RepoConfig(**config)
 
-    def _pins_of(self, views: Sequence[str]) -> dict[str, Snapshot[Table]]:
-        pins = self.pins()
+    def _pins(self, *, allow_cache: bool) -> dict[str, Snapshot[Table]]:
+        return {view.name: _pin(view) for view in self._feast.list_feature_views(allow_cache=allow_cache)}
+
+    def _pins_of(self, views: Sequence[str], *, allow_cache: bool = False) -> dict[str, Snapshot[Table]]:
+        pins = self._pins(allow_cache=allow_cache)
         unknown = [view for view in views if view not in pins]
         if unknown:
             raise UnknownViewError.named(unknown[0], pins)
         return {view: pins[view] for view in views}
 
-    @staticmethod
-    def _check_entities(entities: pa.Table, pins: dict[str, Snapshot[Table]], others: Sequence[str]) -> list[str]:
-        """The views' key columns, once they are known to be there, whole and of the declared types."""
-        types = {
-            key: arrow_type(pin.row.contract.column(key).type)
-            for pin in pins.values()
-            for key in join_keys(pin.row.contract)
-        }
-        missing = [name for name in (*types, *others) if name not in entities.column_names]
-        if missing:
-            raise EntityColumnsError.missing(missing, entities.column_names)
-        for key, kind in types.items():
-            if entities.schema.field(key).type != kind:
-                raise EntityColumnsError.wrong_type(key, str(kind), str(entities.schema.field(key).type))
-        for name in (*types, *others):
-            if entities[name].null_count:
-                raise EntityColumnsError.nulls(name, entities[name].null_count)
-        return list(types)
 
-    @staticmethod
-    def _with_features(
-        entities: pa.Table, found: pa.Table | dict[str, list[object]], pins: dict[str, Snapshot[Table]]
-    ) -> pa.Table:
-        """The entities and the found columns, in the views' order and of the declared types."""
-        result = entities
-        for view, pin in pins.items():
-            for name in feature_columns(pin.row.contract):
-                called, kind = full_name(view, name), arrow_type(pin.row.contract.column(name).type)
-                if isinstance(found, dict):
-                    column = pa.array(found[called], kind)
-                elif called in found.column_names:
-                    column = found[called].cast(kind)
-                else:
-                    column = pa.nulls(0, kind)
-                result = result.append_column(pa.field(called, kind), column)
-        return result
+def _check_entities(entities: pa.Table, pins: dict[str, Snapshot[Table]], others: Sequence[str]) -> list[str]:
+    """The views' key columns, once they are known to be there, whole and of the declared types."""
+    types = {
+        key: arrow_type(pin.row.contract.column(key).type)
+        for pin in pins.values()
+        for key in join_keys(pin.row.contract)
+    }
+    missing = [name for name in (*types, *others) if name not in entities.column_names]
+    if missing:
+        raise EntityColumnsError.missing(missing, entities.column_names)
+    for key, kind in types.items():
+        if entities.schema.field(key).type != kind:
+            raise EntityColumnsError.wrong_type(key, str(kind), str(entities.schema.field(key).type))
+    for name in (*types, *others):
+        if entities[name].null_count:
+            raise EntityColumnsError.nulls(name, entities[name].null_count)
+    return list(types)
+
+
+def _references(pins: dict[str, Snapshot[Table]]) -> list[str]:
+    """Every feature of the views, as Feast writes it: view:feature."""
+    return [f"{view}:{name}" for view, pin in pins.items() for name in feature_columns(pin.row.contract)]
+
+
+def _with_features(
+    entities: pa.Table,
+    pins: dict[str, Snapshot[Table]],
+    column: Callable[[str, pa.DataType], pa.Array | pa.ChunkedArray],
+) -> pa.Table:
+    """The entities with each feature of the views, in their order and of the declared types."""
+    for view, pin in pins.items():
+        for name in feature_columns(pin.row.contract):
+            called, kind = full_name(view, name), arrow_type(pin.row.contract.column(name).type)
+            entities = entities.append_column(pa.field(called, kind), column(called, kind))
+    return entities
 
 
 def _pin(view: FeatureView) -> Snapshot[Table]:

@@ -95,7 +95,7 @@ def feature_view(snapshot: Snapshot[Table], *, ttl: timedelta | None = None) -> 
             timestamp_field=event_time(contract),
             description=contract.description,
         ),
-        ttl=ttl,
+        ttl=ttl or timedelta(),  # Feast's word for no limit
         tags={"contract": contract.fingerprint},
     )
 

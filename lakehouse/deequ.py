@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -51,7 +52,9 @@ def judge_rows(batch: DataFrame, rules: Sequence[Rule], day: date) -> DataFrame:
         condition = row_condition(rule, raw=RAW + rule.column in batch.columns, day=day)
         suite = suite.addCheck(check.satisfies(condition, rule.name))
     result = suite.run()
-    judged: DataFrame = VerificationResult.rowLevelResultsAsDataFrame(spark, result, batch)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="DataFrame constructor is internal")  # pydeequ calls it
+        judged: DataFrame = VerificationResult.rowLevelResultsAsDataFrame(spark, result, batch)
     return judged
 
 
@@ -109,7 +112,8 @@ def row_condition(rule: Rule, *, raw: bool, day: date) -> str:
         return f"{column} IS NULL OR `{REFERENCE}{rule.column}`"
     if rule.kind == "known_by":
         end = datetime.combine(day + timedelta(days=1), time.min, UTC)
-        return f"{column} IS NULL OR {column} < TIMESTAMP '{end.strftime('%Y-%m-%d %H:%M:%S')}'"
+        # What is stamped with the very end of the day (a day's statistics) is known by then.
+        return f"{column} IS NULL OR {column} <= TIMESTAMP '{end.strftime('%Y-%m-%d %H:%M:%S')}'"
     if rule.kind == "one_of":
         assert isinstance(value, tuple)
         return f"{column} IS NULL OR {column} IN ({', '.join(spark_text(item) for item in value)})"

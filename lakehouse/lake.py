@@ -81,7 +81,12 @@ class Lakehouse:
 
     def path(self, name: str) -> Path:
         """The folder of a table, whether it exists or not."""
-        return (self.ledger.folder if name in SYSTEM_TABLES else self.root) / name
+        own = self.ledger.folder / name
+        return own if name in SYSTEM_TABLES or (own / "_delta_log").is_dir() else self.root / name
+
+    def is_system(self, name: str) -> bool:
+        """Whether the table belongs to the ledger."""
+        return self.path(name).parent == self.ledger.folder
 
     def quarantine_path(self, name: str) -> Path:
         """The folder of the quarantine beside a table."""
@@ -108,7 +113,7 @@ class Lakehouse:
             snapshot = Snapshot(uri, int(at), row)
             snapshot.delta()  # refuses a version that is not there
             return snapshot
-        if name in SYSTEM_TABLES:
+        if self.is_system(name):
             return Snapshot(uri, open_delta(uri).version(), row)
         return Snapshot(uri, self._published(name, date.fromisoformat(at) if at else None).version, row)
 
@@ -136,7 +141,7 @@ class Lakehouse:
                     version=delta.version(),
                     rows=at.count(),
                     day=publication.day if publication else None,
-                    system=name in SYSTEM_TABLES,
+                    system=self.is_system(name),
                 )
             )
         return found

@@ -71,6 +71,18 @@ class Cost(Table, name="costs"):
     peak_mib: Annotated[float, Field(ge=0, description="Peak resident memory of the process tree, MiB, sampled.")]
 
 
+class Promotion(Table, name="promotions"):
+    """One model that became champion."""
+
+    promotion_id: Annotated[str, Key(), Field(description="Day and model digest, as day/digest.")]
+    day: Annotated[date, Field(description="The night in whose course it was promoted.")]
+    model_digest: Annotated[str, Field(description="SHA-256 over the model's files.")]
+    model_path: Annotated[str, Field(description="Folder of the model's files.")]
+    registry_version: Annotated[int, Field(description="Version in the model registry.")]
+    trained_until: Annotated[datetime, Field(description="Time of the newest interaction it was trained on (UTC).")]
+    promoted_at: Annotated[datetime, EventTime()]
+
+
 class Run(Table, name="runs"):
     """One nightly run: enough to do it again."""
 
@@ -93,7 +105,9 @@ class Run(Table, name="runs"):
 
 
 #: Every system table; the lake answers to these names like to any other table.
-SYSTEM_TABLES: dict[str, type[Table]] = {row.contract.table: row for row in (Publication, Metric, Decision, Cost, Run)}
+SYSTEM_TABLES: dict[str, type[Table]] = {
+    row.contract.table: row for row in (Publication, Metric, Decision, Cost, Promotion, Run)
+}
 
 
 class Ledger:

@@ -14,6 +14,7 @@ Conservation law: rows in = rows published + rows quarantined + duplicates dropp
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
@@ -25,10 +26,11 @@ from lakehouse.errors import AuditError, BatchConflictError, BatchSchemaError, S
 from lakehouse.lake import Lakehouse
 from lakehouse.ledger import Metric, Publication
 from lakehouse.snapshot import Snapshot, open_delta
-from lakehouse.staging import ROW_NUMBER, Batch
+from lakehouse.staging import ROW_NUMBER, Batch, stage, staged
 from lakehouse.table import Contract, EventTime, Key, Table, declared_tables, read_contract
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from deltalake import DeltaTable
     from pyspark.sql import DataFrame, SparkSession
 
@@ -87,6 +89,19 @@ def publish(lake: Lakehouse, row_model: type[Row], batch: Batch) -> Snapshot[Row
         previous = [p.version for p in lake.publications(contract.table) if p.published]
         raise AuditError.failed(contract.table, done.version, done.failed_checks, previous[-1] if previous else None)
     return Snapshot(str(lake.path(contract.table)), done.version, row_model)
+
+
+def publish_rows(
+    lake: Lakehouse, row_model: type[Row], rows: Callable[[], pa.Table], *, batch_id: str, day: date
+) -> Snapshot[Row]:
+    """Stage and publish rows that are made here, through the same gate; ``rows`` is called only if none are staged.
+
+    A retry after a kill finds the batch as it was staged, even if making it now would give other rows.
+    """
+    batch = staged(lake, row_model, batch_id=batch_id, day=day)
+    if batch is None:
+        batch = stage(lake, row_model, rows(), batch_id=batch_id, day=day)
+    return publish(lake, row_model, batch)
 
 
 def create_table(lake: Lakehouse, contract: Contract) -> None:

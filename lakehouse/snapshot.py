@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable
 
-Row = TypeVar("Row", bound=Table)
+Row = TypeVar("Row", bound=Table, covariant=True)
 Value = int | float | str | bool | date | datetime
 #: One condition of a filter; the conditions of a list must all hold.
 Condition = tuple[str, Literal["=", "!=", "<", "<=", ">", ">=", "in"], Value | Sequence[Value]]

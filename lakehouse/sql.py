@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from lakehouse.errors import (
     MillraceError,
-    NotPublishedError,
     QueryError,
+    StorageError,
     UnknownTableError,
 )
 from lakehouse.lake import Lakehouse
 from lakehouse.ledger import SYSTEM_TABLES
 from lakehouse.snapshot import Snapshot, open_delta, quote_name
-from lakehouse.table import Table, declared_tables
+from lakehouse.table import Contract, Table, declared_tables
 
 if TYPE_CHECKING:
     import duckdb
@@ -27,6 +27,7 @@ QUARANTINE = "quarantine"
 # A name with its version or day, as it stands in a statement; what follows must not continue the number.
 _PINNED = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*@(?:[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]+)(?!\w|-[0-9])")
 _MISSING_TABLE = re.compile(r'Table with name "?(?P<name>.+?)"? does not exist')
+_BROKEN_STREAM = re.compile(r"reading the stream registered as '(?P<name>.+?)' failed: (?P<reason>.+)")
 # Words that ask for the catalog itself, so every table must be in it.
 _CATALOG_WORDS = {"show", "information_schema", "duckdb_columns", "duckdb_tables", "duckdb_views"}
 
@@ -67,9 +68,13 @@ def query(lake: Lakehouse, statement: str) -> pa.Table:
             for setting in _SAFETY:
                 connection.execute(setting)
             return _unique_names(connection.sql(_single_read(connection, text)).to_arrow_table())
-        except (duckdb.Error, RuntimeError) as error:
+        except RuntimeError as error:
+            if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C
+                raise KeyboardInterrupt from None
+            raise
+        except duckdb.Error as error:
             unreadable = next((source.error for source in sources.values() if source.error), None)
-            raise unreadable or _query_error(error, lake, names, failures) from None
+            raise unreadable or _query_error(error, lake, failures) from None
 
 
 class _Source:
@@ -91,13 +96,22 @@ class _Source:
             raise
 
 
-class _Empty(_Source):
-    """A system table that nobody has written to yet."""
+class _Empty:
+    """A table that nobody has written to yet: the ledger's, or a quarantine."""
+
+    error = None
+
+    def __init__(self, contract: Contract) -> None:
+        self.contract = contract
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         from lakehouse.arrow import arrow_schema
 
-        return arrow_schema(self.snapshot.row.contract).empty_table().__arrow_c_stream__(requested_schema)
+        return arrow_schema(self.contract).empty_table().__arrow_c_stream__(requested_schema)
+
+
+#: What a statement may read, by schema and name.
+Sources = dict[tuple[str, str], _Source | _Empty]
 
 
 def _pin_references(statement: str) -> tuple[str, set[str]]:
@@ -137,12 +151,12 @@ def _unquote(identifier: str) -> str:
     return identifier[1:-1].replace('""', '"') if quoted else identifier
 
 
-def _resolve(lake: Lakehouse, names: set[str]) -> tuple[dict[tuple[str, str], _Source], dict[str, MillraceError]]:
+def _resolve(lake: Lakehouse, names: set[str]) -> tuple[Sources, dict[str, MillraceError]]:
     """A source for each identifier that can be a table, by schema and name; and why others could not be had.
 
     An identifier may as well be a column or an alias, so a failure counts only once DuckDB misses the table.
     """
-    sources: dict[tuple[str, str], _Source] = {}
+    sources: Sources = {}
     failures: dict[str, MillraceError] = {}
     stored = set(lake.names())
     known = stored | set(SYSTEM_TABLES) | set(declared_tables())
@@ -151,34 +165,38 @@ def _resolve(lake: Lakehouse, names: set[str]) -> tuple[dict[tuple[str, str], _S
     for name in names:
         base = name.partition("@")[0]
         if name in SYSTEM_TABLES and name not in stored:
-            sources["main", name] = _Empty(Snapshot(str(lake.path(name)), 0, SYSTEM_TABLES[name]))
+            sources["main", name] = _Empty(SYSTEM_TABLES[name].contract)
         elif base in known or "@" in name:
             try:
                 # Without its row model: SQL reads a version as it stands, also one from before the contract changed.
                 sources["main", name] = _Source(replace(lake.resolve(name), row=Table))
             except MillraceError as error:
                 failures[name] = error
-        if QUARANTINE in names and (lake.quarantine_path(base) / "_delta_log").is_dir():
+        if QUARANTINE in names and base in known and base not in SYSTEM_TABLES:
             try:
-                sources[QUARANTINE, name] = _Source(_quarantined(lake, name))
+                sources[QUARANTINE, name] = _quarantined(lake, name)
             except MillraceError as error:
                 failures[name] = error
     return sources, failures
 
 
-def _quarantined(lake: Lakehouse, name: str) -> Snapshot[Table]:
+def _quarantined(lake: Lakehouse, name: str) -> _Source | _Empty:
     base, _, at = name.partition("@")
-    uri = str(lake.quarantine_path(base))
+    folder = lake.quarantine_path(base)
     if "-" in at:
         raise QueryError(
             f"The quarantine of table {base!r} is not published by day.",
             fix=f"Name a version, such as {QUARANTINE}.{base}@1, or filter by a column.",
         )
-    delta = open_delta(uri, int(at) if at else None)
-    return Snapshot(uri, delta.version(), Table)
+    if not at and not (folder / "_delta_log").is_dir():
+        from lakehouse import publish
+
+        return _Empty(publish.QUARANTINE)
+    delta = open_delta(str(folder), int(at) if at else None)
+    return _Source(Snapshot(str(folder), delta.version(), Table))
 
 
-def _register(connection: duckdb.DuckDBPyConnection, sources: dict[tuple[str, str], _Source]) -> None:
+def _register(connection: duckdb.DuckDBPyConnection, sources: Sources) -> None:
     connection.execute(f"CREATE SCHEMA {QUARANTINE}")
     for (schema, name), source in sources.items():
         if schema == QUARANTINE:
@@ -211,9 +229,7 @@ def _single_read(connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.Sta
     return statements[0]
 
 
-def _query_error(
-    error: Exception, lake: Lakehouse, names: set[str], failures: dict[str, MillraceError]
-) -> MillraceError:
+def _query_error(error: Exception, lake: Lakehouse, failures: dict[str, MillraceError]) -> MillraceError:
     """DuckDB's error as one of ours."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     missing = _MISSING_TABLE.search(lines[0])
@@ -221,11 +237,13 @@ def _query_error(
         name = missing["name"].lower()
         if name in failures:
             return failures[name]
-        if QUARANTINE in names and name in {*lake.names(), *declared_tables()}:
-            return NotPublishedError(
-                f"No row of table {name!r} was ever quarantined.", fix=f"Read the table itself: {name}."
-            )
         return UnknownTableError.named(name, {*lake.names(), *SYSTEM_TABLES})
+    broken = _BROKEN_STREAM.search(lines[0])
+    if broken:
+        return StorageError(
+            f"{broken['name']} can't be read: {broken['reason'].rstrip('.')}.",
+            fix="A file of the table is damaged or gone; restore it or read another version.",
+        )
     hints = [line.rstrip(".") + "." for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))]
     if "file system operations are disabled" in lines[0]:
         hints = ["SQL here reads the lake's tables only; `millrace tables` lists them."]

@@ -55,13 +55,8 @@ def stage(lake: Lakehouse, row_model: type[Table], rows: pa.Table, *, batch_id: 
         BatchConflictError: the batch id already stands for other rows.
         StorageError: the file can't be written.
     """
-    if not _BATCH_ID.fullmatch(batch_id):
-        raise ContractError(
-            f"{batch_id!r} is not a batch id.", fix="Use letters, digits, dots, dashes and underscores, at most 100."
-        )
     name = row_model.contract.table
-    relative = Path("_staging") / name / f"{batch_id}.parquet"
-    path = lake.root / relative
+    path = _path(lake, name, batch_id)
     numbered = rows.append_column(ROW_NUMBER, pa.array(range(rows.num_rows), pa.int64()))
     # Encoded here and written by plain file calls: a full disk is then an OSError with its own words.
     buffer = io.BytesIO()
@@ -75,13 +70,35 @@ def stage(lake: Lakehouse, row_model: type[Table], rows: pa.Table, *, batch_id: 
             raise BatchConflictError.differs(name, batch_id, stored, digest)
     else:
         _write_whole(path, content)
+    return _batch(lake, name, batch_id, day, path, rows.num_rows, digest)
+
+
+def staged(lake: Lakehouse, row_model: type[Table], *, batch_id: str, day: date) -> Batch | None:
+    """The batch staged under that id, or None."""
+    name = row_model.contract.table
+    path = _path(lake, name, batch_id)
+    if not path.is_file():
+        return None
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return _batch(lake, name, batch_id, day, path, pq.read_metadata(path).num_rows, digest)
+
+
+def _path(lake: Lakehouse, table: str, batch_id: str) -> Path:
+    if not _BATCH_ID.fullmatch(batch_id):
+        raise ContractError(
+            f"{batch_id!r} is not a batch id.", fix="Use letters, digits, dots, dashes and underscores, at most 100."
+        )
+    return lake.root / "_staging" / table / f"{batch_id}.parquet"
+
+
+def _batch(lake: Lakehouse, table: str, batch_id: str, day: date, path: Path, rows: int, digest: str) -> Batch:
     return Batch(
         lake_id=lake.id,
-        table=name,
+        table=table,
         batch_id=batch_id,
         day=day,
-        path=str(relative),
-        rows=rows.num_rows,
+        path=str(path.relative_to(lake.root)),
+        rows=rows,
         digest=digest,
     )
 

@@ -22,7 +22,7 @@ from models.interactions import (
 from models.ranker import Batch
 from models.signals import Signals, SignalSettings
 
-#: What the ranker is told of a user beside the features.
+#: What the ranker is told of a user beside the features; "new" is the last (see Ranker).
 USER_STATE = ["history_items", "days_since_visit", "new"]
 
 

@@ -52,8 +52,9 @@ class FeatureSpec(BaseModel):
 class Encoder(BaseModel):
     """A specification with what the training set taught: means, spreads, vocabularies. Encodes rows as numbers.
 
-    The encoding of a row is [0 (1 where there is no row), standardised numbers, null flags, one block a categorical or list column], a block being
-    one-hot over the vocabulary (a list: the mean of its values' one-hots); all zero is "unknown".
+    The encoding of a row is [0 (1 where there is no row), standardised numbers, null flags, one block a categorical or
+    list column], a block being one-hot over the vocabulary (a list: the mean of its values' one-hots); all zero is
+    "unknown".
     """
 
     model_config = ConfigDict(frozen=True)
@@ -69,7 +70,8 @@ class Encoder(BaseModel):
     def learn(cls, spec: FeatureSpec, table: pa.Table, where: str) -> Encoder:
         """Means, spreads and vocabularies of the table's rows. Raises FeatureColumnError, FeatureValueError."""
         numbers = [_numbers(table, feature, where) for feature in spec.numeric]
-        known = [column[~np.isnan(column)] for column in numbers]
+        # Sorted, so that the order of the rows does not show in the last bit of a mean.
+        known = [np.sort(column[~np.isnan(column)]) for column in numbers]
         texts = {name: _texts(table, name, where) for name in (*spec.categorical, *spec.lists)}
         return cls(
             spec=spec,

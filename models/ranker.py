@@ -1,4 +1,4 @@
-"""How are signals and features weighed? A network of one hidden layer over every user and item, and its training."""
+"""How are signals and features weighed? A gated sum of signals, a small network and two towers, and their training."""
 
 from __future__ import annotations
 
@@ -14,38 +14,45 @@ from models.features import transfer
 
 
 class Ranker(nn.Module):
-    """score = (linear + gate(user)) . signals + out . relu(signal(signals) + user(user) + item(item)).
+    """score = (linear + gate(user)) . signals + known(user) bend(signals) + user_tower(user) . item_tower(item).
 
-    The gate lets the weight of each signal depend on the user, such as on how much is known of them. The hidden layer
-    is that of the three parts side by side, computed apart so that users x items rows share what belongs to the user
-    or the item alone. Names say what each input means; warm starts match weights by them.
+    The gate lets the weight of each signal depend on the user, such as on how much is known of them. `bend` is one
+    hidden layer over the signals alone, for users with a history: a new user's signals are all popularity, which the
+    sum ranks better. The towers turn features into vectors of `factors` numbers whose product says what kind of user
+    likes what kind of item, also of those never met. Names say what each input means, the last of `user` being whether
+    the user is new; warm starts match weights by them.
     """
 
     mean: torch.Tensor
     spread: torch.Tensor
 
-    def __init__(self, signals: Sequence[str], user: Sequence[str], item: Sequence[str], *, hidden: int) -> None:
+    def __init__(
+        self, signals: Sequence[str], user: Sequence[str], item: Sequence[str], *, hidden: int, factors: int
+    ) -> None:
         super().__init__()
+        self.width = (hidden, factors)
         self.inputs = {"signal": list(signals), "user": list(user), "item": list(item)}
         self.register_buffer("mean", torch.zeros(len(signals)))
         self.register_buffer("spread", torch.ones(len(signals)))
         self.linear = nn.Linear(len(signals), 1, bias=False)
         self.gate = nn.Linear(len(user), len(signals), bias=False)
-        self.signal = nn.Linear(len(signals), hidden)
-        self.user = nn.Linear(len(user), hidden, bias=False)
-        self.item = nn.Linear(len(item), hidden, bias=False)
-        self.out = nn.Linear(hidden, 1, bias=False)
+        bent = nn.Linear(hidden, 1, bias=False)
+        self.bend = nn.Sequential(nn.Linear(len(signals), hidden), nn.ReLU(), bent)
+        self.user_tower = nn.Linear(len(user), factors)
+        self.item_tower = nn.Linear(len(item), factors)
         # Untrained, the ranker adds up the signals: a fair ranking, and a good place to start from.
-        nn.init.ones_(self.linear.weight)
-        nn.init.zeros_(self.gate.weight)
-        nn.init.zeros_(self.out.weight)
+        nn.init.constant_(self.linear.weight, 0.3)
+        for last in (self.gate.weight, bent.weight, self.item_tower.weight):
+            nn.init.zeros_(last)
 
     def forward(self, signals: torch.Tensor, user: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
         """float32 [users, items] from signals [users, items, signals], user [users, u] and item [items, i]."""
         scaled = (signals - self.mean) / self.spread
-        mixed = torch.bmm(scaled, (self.linear.weight + self.gate(user)).unsqueeze(-1))
-        hidden = torch.relu_(self.signal(scaled) + self.user(user)[:, None] + self.item(item)[None])
-        scores: torch.Tensor = (mixed + self.out(hidden)).squeeze(-1)
+        mixed = torch.bmm(scaled, (self.linear.weight + self.gate(user)).unsqueeze(-1)).squeeze(-1)
+        known = 1.0 - user[:, -1:]
+        scores: torch.Tensor = (
+            mixed + known * self.bend(scaled).squeeze(-1) + self.user_tower(user) @ self.item_tower(item).T
+        )
         return scores
 
     def standardise(self, batches: Sequence[Batch]) -> None:
@@ -56,10 +63,10 @@ class Ranker(nn.Module):
 
     def adopt(self, previous: Ranker) -> bool:
         """Start from the weights of an earlier ranker; False, changing nothing, where its shape or signals differ."""
-        if previous.inputs["signal"] != self.inputs["signal"] or previous.out.in_features != self.out.in_features:
+        if previous.inputs["signal"] != self.inputs["signal"] or previous.width != self.width:
             return False
         weights = dict(previous.state_dict())
-        for name, part in (("user.weight", "user"), ("gate.weight", "user"), ("item.weight", "item")):
+        for name, part in (("gate.weight", "user"), ("user_tower.weight", "user"), ("item_tower.weight", "item")):
             fresh = self.state_dict()[name]
             weights[name] = transfer(self.inputs[part], previous.inputs[part], weights[name], fresh)
         for name in ("mean", "spread"):

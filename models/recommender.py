@@ -30,7 +30,7 @@ from models.ranker import Ranker, deterministic, train
 from models.signals import Signals, SignalSettings
 
 FORMAT = 1
-#: Users scored at once; bounds the memory of users x items x hidden.
+#: Users scored at once; bounds the memory of users x items x inputs.
 USERS_AT_ONCE = 64
 
 Progress = Callable[[int, int, float], None]
@@ -56,12 +56,15 @@ class RecommenderConfig(BaseModel):
     """Earlier instants at which the ranker learns what users did next."""
     horizon_days: float = Field(14.0, gt=0)
     """Days after an anchor in which targets are looked for, and between anchors."""
-    hidden: int = Field(16, ge=1)
+    hidden: int = Field(8, ge=1)
+    """Hidden units over the signals."""
+    factors: int = Field(4, ge=1)
+    """Width of the two feature towers."""
     epochs: int = Field(30, ge=1)
     warm_epochs: int = Field(10, ge=1)
     """Epochs when the ranker starts from an earlier one."""
     learning_rate: float = Field(0.01, gt=0)
-    weight_decay: float = Field(0.1, ge=0)
+    weight_decay: float = Field(1.0, ge=0)
     seed: int = 0
 
     def signals(self) -> SignalSettings:
@@ -239,7 +242,7 @@ def fit(
 
 def _ranker(config: RecommenderConfig, user: Encoder, item: Encoder) -> Ranker:
     names = config.signals().names()
-    return Ranker(names, [*user.names(), *USER_STATE], item.names(), hidden=config.hidden)
+    return Ranker(names, [*user.names(), *USER_STATE], item.names(), hidden=config.hidden, factors=config.factors)
 
 
 def _user_rows(encoder: Encoder, users: pa.Table, histories: Histories, at: int) -> Float32s:

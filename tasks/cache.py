@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -31,12 +31,16 @@ class ProjectDigest:
     """Flytekit cache policy: the digest of what a task's answer depends on beside its inputs."""
 
     def get_version(self, salt: str, params: VersionParameters[P, R]) -> str:
-        function = inspect.unwrap(params.func)
-        source = Path(inspect.getsourcefile(function) or "").resolve()
-        roots = tuple(dict.fromkeys((import_root(source), MILLRACE_ROOT)))
-        parts = [salt, function.__qualname__, environment_digest()]
-        parts += [f"{path}:{digest}" for path, digest in sorted(sources(source, roots).items())]
+        name = inspect.unwrap(params.func).__qualname__
+        parts = [salt, name, environment_digest(), code_digest(params.func)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def code_digest(function: Callable[..., object]) -> str:
+    """SHA-256 over the source of a function's module and of every project module behind it."""
+    source = Path(inspect.getsourcefile(inspect.unwrap(function)) or "").resolve()
+    found = sources(source, tuple(dict.fromkeys((import_root(source), MILLRACE_ROOT))))
+    return hashlib.sha256("\n".join(f"{path}:{digest}" for path, digest in sorted(found.items())).encode()).hexdigest()
 
 
 def import_root(source: Path) -> Path:
@@ -66,6 +70,20 @@ def sources(start: Path, roots: tuple[Path, ...]) -> dict[str, str]:
         for name in imported:
             todo.extend(_files(name, roots))
     return found
+
+
+@lru_cache(maxsize=1)
+def project_digest() -> str:
+    """SHA-256 over all of Millrace's own sources and the resources beside them."""
+    packages = ("workflows", "tasks", "serving", "models", "features", "lakehouse", "cli")
+    files = sorted(
+        path
+        for package in packages
+        for path in (MILLRACE_ROOT / package).rglob("*")
+        if path.suffix in (".py", *RESOURCES) and "__pycache__" not in path.parts
+    )
+    lines = [f"{path.relative_to(MILLRACE_ROOT)}:{_digest(path)}" for path in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 @lru_cache(maxsize=1)

@@ -23,7 +23,7 @@ class Lake(BaseModel):
         return Lakehouse.open(Path(self.root))
 
 
-@flytekit.task
+@flytekit.task  # type: ignore[untyped-decorator]  # flytekit publishes no types
 def open_lake() -> Lake:
     """Open the lake that the settings name, or make an empty one. Never cached."""
     lake = Lakehouse.open(create=True)

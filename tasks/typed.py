@@ -18,6 +18,7 @@ from lakehouse.errors import StorageError
 from lakehouse.lake import Lakehouse
 from lakehouse.ledger import Cost
 from tasks.cache import ProjectDigest
+from tasks.progress import announced
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,7 +76,7 @@ def _measured(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _Meter() as meter:
+        with announced(function.__name__), _Meter() as meter:
             value = function(*args, **kwargs)
         try:
             lake = Lakehouse.open()

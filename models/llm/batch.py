@@ -115,9 +115,7 @@ def _ask(
                     }
                 )
         now = datetime.now(UTC)
-        yield [
-            _answer(component, row, model, attempt, now) for row, attempt in zip(batch, attempts, strict=True)
-        ]
+        yield [_answer(component, row, model, attempt, now) for row, attempt in zip(batch, attempts, strict=True)]
 
 
 def _attempt(
@@ -144,9 +142,7 @@ def _judge(component: Component[In, Out], generation: Generation) -> _Attempt:
     )
 
 
-def _answer(
-    component: Component[In, Out], row: In, model: ModelRef, attempt: _Attempt, asked_at: datetime
-) -> Answer:
+def _answer(component: Component[In, Out], row: In, model: ModelRef, attempt: _Attempt, asked_at: datetime) -> Answer:
     return Answer(
         answer_key=component.answer_key(row, model.digest),
         component=component.name,

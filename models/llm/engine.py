@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -48,9 +49,6 @@ class TextEngine(Protocol):
     """What asking rows needs of an engine."""
 
     @property
-    def model(self) -> ModelRef: ...
-
-    @property
     def usage(self) -> EngineUsage: ...
 
     @property
@@ -59,8 +57,6 @@ class TextEngine(Protocol):
     def generate(
         self, component: Component[In, Out], conversations: Sequence[Sequence[Message]]
     ) -> Iterator[Generation]: ...
-
-    def close(self) -> None: ...
 
 
 class Engine:
@@ -128,10 +124,8 @@ class Engine:
         worker, self._worker = self._worker, None
         if worker is not None:
             if worker.stdin is not None:
-                try:
+                with contextlib.suppress(BrokenPipeError):  # It ended first, with a request unread.
                     worker.stdin.close()
-                except BrokenPipeError:
-                    pass  # It ended first, with a request unread.
             try:
                 worker.wait(timeout=5)
             except subprocess.TimeoutExpired:
@@ -145,7 +139,7 @@ class Engine:
 
     def _start(self) -> subprocess.Popen[str]:
         started = time.perf_counter()
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the worker
         self._worker = worker = subprocess.Popen(
             [sys.executable, "-m", "models.llm.worker"],
             stdin=subprocess.PIPE,

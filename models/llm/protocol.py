@@ -19,18 +19,12 @@ class EngineConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dtype: str = Field(
-        default="bfloat16", description="Number type of weights and activations, as vLLM names it."
-    )
-    max_model_len: int = Field(
-        default=512, ge=64, description="Longest prompt and answer together, in tokens."
-    )
+    dtype: str = Field(default="bfloat16", description="Number type of weights and activations, as vLLM names it.")
+    max_model_len: int = Field(default=512, ge=64, description="Longest prompt and answer together, in tokens.")
     max_num_seqs: int = Field(default=128, ge=1, description="Rows that are decoded side by side.")
     max_num_batched_tokens: int = Field(default=4096, ge=64, description="Tokens computed in one step.")
     kv_cache_mib: int = Field(default=512, ge=64, description="Memory for attention keys and values, in MiB.")
-    enforce_eager: bool = Field(
-        default=True, description="No graph compilation: it costs more than it saves here."
-    )
+    enforce_eager: bool = Field(default=True, description="No graph compilation: it costs more than it saves here.")
     batch_size: int = Field(default=256, ge=1, description="Rows handed over, and stored, at once.")
     seed: int = Field(default=0, ge=0)
     start_timeout_seconds: float = Field(default=600.0, gt=0)

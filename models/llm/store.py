@@ -109,9 +109,12 @@ class ResponseStore:
         Raises:
             ResponseStoreError: other writers won every time, the folder can't be written, or it holds another table.
         """
-        from deltalake import CommitProperties, write_deltalake
+        from deltalake import CommitProperties, DeltaTable, write_deltalake
         from deltalake.exceptions import DeltaError
 
+        # Delta lets appends pass each other. Without retries a commit lands right after the version that was searched
+        # for its keys, or not at all.
+        alone = CommitProperties(max_commit_retries=0)
         waiting = {answer.answer_key: answer for answer in answers}
         for _ in range(self.TRIES):
             table = self._open()
@@ -120,22 +123,20 @@ class ResponseStore:
                 waiting = {key: answer for key, answer in waiting.items() if key not in landed}
             if not waiting:
                 return 0
-            rows = pa.Table.from_pylist([answer.model_dump() for answer in waiting.values()], schema=SCHEMA)
             try:
                 if table is None:
                     self.folder.mkdir(parents=True, exist_ok=True)
-                    write_deltalake(str(self.folder), rows, mode="error")
-                else:
-                    # Delta lets appends pass each other. Without retries this one lands right after the version that
-                    # was searched for its keys, or not at all.
-                    alone = CommitProperties(max_commit_retries=0)
-                    write_deltalake(table, rows, mode="append", commit_properties=alone)
+                    # Then look again: another writer's table may have come first, with answers in it.
+                    DeltaTable.create(str(self.folder), SCHEMA, mode="ignore", commit_properties=alone)
+                    continue
+                rows = pa.Table.from_pylist([answer.model_dump() for answer in waiting.values()], schema=SCHEMA)
+                write_deltalake(table, rows, mode="append", commit_properties=alone)
             except DeltaError as error:
                 if not self._moved_on(table):
-                    raise ResponseStoreError.not_written(str(self.folder), len(rows), str(error)) from error
+                    raise ResponseStoreError.not_written(str(self.folder), len(waiting), str(error)) from error
                 continue
             except OSError as error:
-                raise ResponseStoreError.not_written(str(self.folder), len(rows), str(error)) from error
+                raise ResponseStoreError.not_written(str(self.folder), len(waiting), str(error)) from error
             return len(waiting)
         raise ResponseStoreError.contended(str(self.folder), self.TRIES, len(waiting))
 

@@ -136,9 +136,7 @@ def _check(folder: Path, manifest: _Manifest) -> None:
             raise ModelFolderError.damaged(str(folder), f"{name} is missing")
         status = path.stat()
         if status.st_size != record.size:
-            raise ModelFolderError.damaged(
-                str(folder), f"{name} has {status.st_size} bytes, not {record.size}"
-            )
+            raise ModelFolderError.damaged(str(folder), f"{name} has {status.st_size} bytes, not {record.size}")
         # A copy has new times and the same content.
         if status.st_mtime_ns != record.modified_ns and _FileRecord.of(path).sha256 != record.sha256:
             raise ModelFolderError.damaged(str(folder), f"the content of {name} changed")
@@ -199,11 +197,7 @@ def _convert(gguf: Path, target: Path) -> None:
     # Which version of the library wrote the folder is no part of the model, and would change its digest.
     for name in ("config.json", "generation_config.json"):
         path = target / name
-        settings = {
-            key: value
-            for key, value in json.loads(path.read_bytes()).items()
-            if key != "transformers_version"
-        }
+        settings = {key: value for key, value in json.loads(path.read_bytes()).items() if key != "transformers_version"}
         path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -25,7 +25,7 @@ def test_every_column_of_every_view_is_key_time_or_feature_exactly_once() -> Non
 
 def test_a_view_has_the_types_descriptions_and_pin_of_its_table() -> None:
     view = feature_view(Snapshot("/lake/movies", 7, Movie))
-    assert view.name == "movies" and view.description == Movie.contract.description and view.ttl is None
+    assert view.name == "movies" and view.description == Movie.contract.description and not view.ttl
     assert [(field.name, str(field.dtype)) for field in view.features] == [
         ("title", "String"),
         ("year", "Int64"),

@@ -70,7 +70,9 @@ def world() -> World:
             "item_id": np.arange(item_count) + 100,
             "movies__year": 1990.0 + np.arange(item_count) % 9,
             "movies__genres": [["Drama"] if value else ["Comedy", "Crime"] for value in mood],
-            "movie_cards__mood": [None if item % 11 == 0 else "dark" if mood[item] else "light" for item in range(item_count)],
+            "movie_cards__mood": [
+                None if item % 11 == 0 else "dark" if mood[item] else "light" for item in range(item_count)
+            ],
         }
     )
     user_row, item_row = np.array(users) - 1, np.array(items) - 100
@@ -89,7 +91,7 @@ def world() -> World:
         ridge=20.0,
         anchors=4,
         horizon_days=10.0,
-        hidden=8,
+        hidden=4,
         epochs=12,
         warm_epochs=3,
         seed=3,

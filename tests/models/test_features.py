@@ -63,18 +63,18 @@ def test_one_extreme_value_cannot_drown_the_rest() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_nan_is_refused_with_column_count_and_item(bad: float) -> None:
     broken = table().set_column(2, "count", pa.array([1.0, bad, None]))
-    with pytest.raises(FeatureValueError, match="'count' of the items table holds 1 .* item_id 8"):
+    with pytest.raises(FeatureValueError, match=r"'count' of the items table holds 1 .* item_id 8"):
         Encoder.learn(SPEC, broken, "items")
     with pytest.raises(FeatureValueError):
         Encoder.learn(SPEC, table(), "items").encode(broken)
 
 
 def test_a_missing_column_and_a_wrong_type_are_named() -> None:
-    with pytest.raises(FeatureColumnError, match="lacks 1 column.*mood"):
+    with pytest.raises(FeatureColumnError, match=r"lacks 1 column.*mood"):
         Encoder.learn(SPEC, table().drop_columns(["mood"]), "items")
-    with pytest.raises(FeatureColumnError, match="'age'.*string"):
+    with pytest.raises(FeatureColumnError, match=r"'age'.*string"):
         Encoder.learn(SPEC, table().set_column(1, "age", pa.array(["a", "b", "c"])), "items")
-    with pytest.raises(FeatureColumnError, match="'mood'.*int64"):
+    with pytest.raises(FeatureColumnError, match=r"'mood'.*int64"):
         Encoder.learn(SPEC, table().set_column(3, "mood", pa.array([1, 2, 3])), "items")
 
 

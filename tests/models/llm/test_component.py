@@ -148,9 +148,7 @@ def test_a_repair_shows_the_bad_answer_and_what_was_wrong_without_markup(tmp_pat
         ("[user]\n{titel} {author}", "author, titel"),
     ],
 )
-def test_a_template_that_does_not_fit_is_refused_when_declared(
-    tmp_path: Path, template: str, said: str
-) -> None:
+def test_a_template_that_does_not_fit_is_refused_when_declared(tmp_path: Path, template: str, said: str) -> None:
     with pytest.raises(PromptTemplateError, match=said):
         component(tmp_path, template)
 
@@ -168,9 +166,7 @@ def test_the_movie_card_asks_for_title_and_genres_only() -> None:
 
 
 def test_the_examples_of_the_movie_card_are_valid_answers() -> None:
-    shown = [
-        message.content for message in MOVIE_CARD.messages(MovieCardInput(item_id=1, title="x", genres=[]))
-    ]
+    shown = [message.content for message in MOVIE_CARD.messages(MovieCardInput(item_id=1, title="x", genres=[]))]
     answers = [content for content in shown if content.startswith("{")]
     assert answers
     for answer in answers:

@@ -108,9 +108,7 @@ def test_a_missing_package_is_one_sentence_on_the_command_line(
     assert "no-such-package" in capsys.readouterr().err
 
 
-def test_a_conversion_that_fails_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(gguf: Path, target: Path) -> None:
         target.mkdir()
         (target / "model.safetensors").write_bytes(b"half")

@@ -1,0 +1,166 @@
+"""Is it time to retrain? Who is champion, what has drifted, and the decision with its reason."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from lakehouse import Snapshot
+from lakehouse.tables import Movie, MovieCard, Rating
+from tasks.lake import Lake
+from tasks.typed import task
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: The newest ratings are compared with those of the weeks before them.
+CURRENT_DAYS = 14
+REFERENCE_DAYS = 56
+
+
+class Champion(BaseModel):
+    """The model in use before this night; empty strings and zeros while there is none.
+
+    Attributes:
+        digest: SHA-256 over the model's files.
+        path: folder of the files.
+        registry_version: version in the model registry.
+        trained_until: time of the newest interaction it was trained on.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    digest: str = ""
+    path: str = ""
+    registry_version: int = 0
+    trained_until: datetime | None = None
+
+
+class FeatureShift(BaseModel):
+    """How far one column of the newest ratings is from the weeks before."""
+
+    model_config = ConfigDict(frozen=True)
+
+    feature: str
+    psi: float
+    threshold: float
+    drifted: bool
+    reference_rows: int
+    current_rows: int
+
+
+class RetrainDecision(BaseModel):
+    """Whether to retrain, in one sentence with the numbers that decided."""
+
+    model_config = ConfigDict(frozen=True)
+
+    retrain: bool
+    reason: str
+    new_ratings: int
+
+
+class Decided(NamedTuple):
+    """The verdict as Flyte's condition reads it, and as people do."""
+
+    retrain: bool
+    decision: RetrainDecision
+
+
+@task(memory="1Gi")
+def find_champion(lake: Lake, day: datetime) -> Champion:
+    """The model promoted last in a night before this day: a night run again meets the champion that it met then."""
+    from lakehouse.ledger import Promotion
+
+    before = [p for p in lake.open().ledger.read(Promotion) if p.day < day.date()]
+    if not before:
+        return Champion()
+    last = max(before, key=lambda promotion: (promotion.day, promotion.promoted_at))
+    return Champion(
+        digest=last.model_digest,
+        path=last.model_path,
+        registry_version=last.registry_version,
+        trained_until=last.trained_until,
+    )
+
+
+@task(memory="2Gi")
+def measure_drift(
+    ratings: Snapshot[Rating], movies: Snapshot[Movie], cards: Snapshot[MovieCard], day: datetime
+) -> list[FeatureShift]:
+    """Population stability index of what was rated: the last 14 days against the 56 days before."""
+    from features.drift import drift
+    from features.store import end_of
+
+    until = end_of(day.date())
+    current_from = until - timedelta(days=CURRENT_DAYS)
+    reference_from = current_from - timedelta(days=REFERENCE_DAYS)
+    described = _described(ratings, movies, cards)
+    columns = ["rating", "year", "genres", "mood", "audience"]
+    found = drift(_between(described, reference_from, current_from), _between(described, current_from, until), columns)
+    return [
+        FeatureShift(
+            feature=one.feature,
+            psi=one.psi,
+            threshold=one.threshold,
+            drifted=one.drifted,
+            reference_rows=one.reference_rows,
+            current_rows=one.current_rows,
+        )
+        for one in found
+        if one.psi is not None
+    ]
+
+
+@task(memory="1Gi")
+def decide(
+    champion: Champion,
+    drift: list[FeatureShift],
+    ratings: Snapshot[Rating],
+    day: datetime,
+    retrain_after_ratings: int,
+    retrain_after_days: int,
+) -> Decided:
+    """Retrain without a champion, on drift, after enough new ratings, or at a certain age."""
+    from features.store import end_of
+
+    if champion.trained_until is None:
+        total = ratings.count()
+        return _decided(True, f"No champion yet; {total} ratings to learn from.", total)
+    fresh = ratings.arrow(["rated_at"], [("rated_at", ">", champion.trained_until)]).num_rows
+    age = (end_of(day.date()) - champion.trained_until).days
+    drifted = [f"{shift.feature} (PSI {shift.psi:.2f})" for shift in drift if shift.drifted]
+    if drifted:
+        retrain, reason = True, f"Drift in {', '.join(drifted)}."
+    elif fresh >= retrain_after_ratings:
+        retrain, reason = True, f"{fresh} ratings since the champion was trained, at least {retrain_after_ratings}."
+    elif age >= retrain_after_days:
+        retrain, reason = True, f"The champion has not seen the last {age} days, at most {retrain_after_days} wanted."
+    else:
+        retrain = False
+        reason = (
+            f"No drift, {fresh} of {retrain_after_ratings} ratings since the champion was trained, "
+            f"which is {age} of {retrain_after_days} days old."
+        )
+    return _decided(retrain, reason, fresh)
+
+
+def _decided(retrain: bool, reason: str, new_ratings: int) -> Decided:
+    return Decided(retrain, RetrainDecision(retrain=retrain, reason=reason, new_ratings=new_ratings))
+
+
+def _described(ratings: Snapshot[Rating], movies: Snapshot[Movie], cards: Snapshot[MovieCard]) -> pa.Table:
+    """Each rating with what is known about its movie."""
+    rated = ratings.polars(["item_id", "rating", "rated_at"])
+    described = rated.join(movies.polars(["item_id", "year", "genres"]), on="item_id", how="left")
+    return described.join(cards.polars(["item_id", "mood", "audience"]), on="item_id", how="left").to_arrow()
+
+
+def _between(rows: pa.Table, start: datetime, end: datetime) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    clock = rows["rated_at"]
+    bounds = [pa.scalar(instant, clock.type) for instant in (start, end)]
+    return rows.filter(pc.and_(pc.greater_equal(clock, bounds[0]), pc.less(clock, bounds[1])))

@@ -1,0 +1,220 @@
+"""Does the challenger become champion? Gates with reasons, the registry, and the alias that serving follows."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ConfigDict
+
+from lakehouse.ledger import Promotion
+from lakehouse.settings import Settings
+from tasks.decide import Champion, RetrainDecision
+from tasks.features import TrainingSet, ViewState
+from tasks.lake import Lake
+from tasks.train import Comparison, Model, Score
+from tasks.typed import task
+
+REGISTERED_MODEL = "millrace-recommender"
+METRIC = "ndcg@10"
+
+
+class Gate(BaseModel):
+    """One condition of promotion, with the numbers that decided."""
+
+    model_config = ConfigDict(frozen=True)
+
+    gate: str
+    passed: bool
+    reason: str
+    inputs: dict[str, float]
+
+
+class Outcome(BaseModel):
+    """How the night ended for the model.
+
+    Attributes:
+        verdict: promoted; registered, but not promoted; or kept (the champion stays, nothing was trained).
+        reason: one sentence.
+        model: the challenger; None if nothing was trained.
+        registry_version: the challenger's version in the registry; 0 if nothing was trained.
+        comparison: everybody on the newest interactions.
+        gates: the conditions of promotion.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    verdict: str
+    reason: str
+    model: Model | None
+    registry_version: int
+    comparison: Comparison
+    gates: list[Gate]
+
+
+@task(memory="1Gi")
+def judge(comparison: Comparison, views: list[ViewState]) -> list[Gate]:
+    """The gates: not worse than the champion, better than the simple baselines, online equal to offline."""
+    challenger = _score(comparison, "challenger")
+    assert challenger is not None
+    gates = []
+    if comparison.against_champion:
+        gap = comparison.against_champion[0]
+        gates.append(
+            Gate(
+                gate="champion",
+                # Worse only if the whole interval lies below zero: few users must not cry wolf.
+                passed=gap.high >= 0,
+                reason=f"{METRIC} {gap.value:+.4f} against the champion ({gap.low:+.4f} to {gap.high:+.4f}, "
+                f"paired over {gap.users} users).",
+                inputs={"difference": gap.value, "low": gap.low, "high": gap.high},
+            )
+        )
+    for name in ("popularity", "item-kNN"):
+        baseline = _score(comparison, name)
+        assert baseline is not None
+        gates.append(
+            Gate(
+                gate=f"better than {name}",
+                passed=challenger.value > baseline.value,
+                reason=f"{METRIC} {challenger.value:.4f} against {baseline.value:.4f}.",
+                inputs={"challenger": challenger.value, "baseline": baseline.value},
+            )
+        )
+    compared, different = sum(v.compared for v in views), sum(v.different for v in views)
+    gates.append(
+        Gate(
+            gate="parity",
+            passed=different == 0,
+            reason=f"{different} of {compared} feature values differ between the online and the offline path.",
+            inputs={"compared": float(compared), "different": float(different)},
+        )
+    )
+    return gates
+
+
+@task(memory="2Gi")
+def register(
+    lake: Lake,
+    training_set: TrainingSet,
+    model: Model,
+    comparison: Comparison,
+    gates: list[Gate],
+    champion: Champion,
+    day: datetime,
+    seed: int,
+) -> Outcome:
+    """Register the challenger with all it came from; make it champion if every gate let it pass."""
+    lakehouse = lake.open()
+    passed = all(gate.passed for gate in gates)
+    version = _register(training_set, model, comparison, gates, day, seed, promote=passed)
+    if passed:
+        lakehouse.ledger.append(
+            [
+                Promotion(
+                    promotion_id=f"{day.date()}/{model.digest}",
+                    day=day.date(),
+                    model_digest=model.digest,
+                    model_path=model.path,
+                    registry_version=version,
+                    trained_until=model.trained_until,
+                    promoted_at=datetime.now(UTC),
+                )
+            ]
+        )
+        before = f"version {champion.registry_version}" if champion.digest else "no champion"
+        reason = f"All {len(gates)} gates passed; version {version} follows {before}."
+    else:
+        refused = [f"{gate.gate} ({gate.reason.rstrip('.')})" for gate in gates if not gate.passed]
+        reason = f"Refused by {'; '.join(refused)}."
+    return Outcome(
+        verdict="promoted" if passed else "registered",
+        reason=reason,
+        model=model,
+        registry_version=version,
+        comparison=comparison,
+        gates=gates,
+    )
+
+
+@task(memory="1Gi")
+def keep(decision: RetrainDecision, comparison: Comparison) -> Outcome:
+    """Nothing was trained: say why."""
+    return Outcome(
+        verdict="kept", reason=decision.reason, model=None, registry_version=0, comparison=comparison, gates=[]
+    )
+
+
+def tracking_uri() -> str:
+    """MLflow's database: MLFLOW_TRACKING_URI, else SQLite in the state folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Settings().state / 'mlflow.db'}"
+
+
+def _score(comparison: Comparison, contender: str) -> Score | None:
+    return next((s for s in comparison.scores if (s.contender, s.metric) == (contender, METRIC)), None)
+
+
+def _register(
+    training_set: TrainingSet,
+    model: Model,
+    comparison: Comparison,
+    gates: list[Gate],
+    day: datetime,
+    seed: int,
+    *,
+    promote: bool,
+) -> int:
+    """One MLflow run and one registered version for each model digest and day; asked again, the same one."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    Settings().state.mkdir(parents=True, exist_ok=True)
+    client = MlflowClient(tracking_uri=tracking_uri())
+    try:
+        client.create_registered_model(REGISTERED_MODEL, description="Two-stage recommender, one version a night.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    tags = {"day": day.date().isoformat(), "model_digest": model.digest}
+    found = [
+        version
+        for version in client.search_model_versions(f"name = '{REGISTERED_MODEL}'")
+        if {key: version.tags.get(key) for key in tags} == tags
+    ]
+    if found:
+        number = int(found[0].version)
+    else:
+        experiment = client.get_experiment_by_name("nightly")
+        artifacts = (Settings().state / "mlflow-artifacts").as_uri()
+        experiment_id = (
+            experiment.experiment_id if experiment else client.create_experiment("nightly", artifact_location=artifacts)
+        )
+        run = client.create_run(experiment_id, run_name=f"nightly {day.date()}", tags=tags)
+        for key, value in {"seed": seed, "cutoff": training_set.cutoff, "warm_start": model.warm_start}.items():
+            client.log_param(run.info.run_id, key, value)
+        for score in comparison.scores:
+            name = f"{score.contender}/{score.metric}".replace("@", "_at_").replace(" ", "_")
+            client.log_metric(run.info.run_id, name, score.value)
+        for epoch, loss in enumerate(model.losses):
+            client.log_metric(run.info.run_id, "loss", loss, step=epoch)
+        client.log_artifacts(run.info.run_id, model.path, "model")
+        client.set_terminated(run.info.run_id)
+        created = client.create_model_version(
+            REGISTERED_MODEL,
+            source=f"{run.info.artifact_uri}/model",
+            run_id=run.info.run_id,
+            tags={
+                **tags,
+                "training_set": training_set.digest,
+                "sources": ", ".join(training_set.sources),
+                "gates": json.dumps({gate.gate: gate.passed for gate in gates}),
+            },
+        )
+        number = int(created.version)
+    client.set_registered_model_alias(REGISTERED_MODEL, "challenger", str(number))
+    if promote:
+        client.set_registered_model_alias(REGISTERED_MODEL, "champion", str(number))
+    return number

@@ -1,0 +1,220 @@
+"""How is a challenger made and measured? Trained up to the cutoff, judged on what happened after it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from lakehouse import Snapshot
+from lakehouse.settings import Settings
+from lakehouse.tables import Movie
+from tasks.decide import Champion
+from tasks.features import TrainingSet
+from tasks.progress import bar
+from tasks.typed import task
+
+if TYPE_CHECKING:
+    from models.evaluation import NewestInteractions
+    from models.interactions import Query, Scorer
+
+#: Users shown in the report with what they would be recommended.
+EXAMPLE_USERS = 3
+
+
+class Model(BaseModel):
+    """A trained model on disk.
+
+    Attributes:
+        path: folder of model.safetensors and model.json.
+        digest: SHA-256 over both; the same inputs give the same digest.
+        trained_until: time of the newest interaction it was trained on.
+        losses: mean loss of each epoch.
+        warm_start: whether its weights began as the champion's.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    digest: str
+    interactions: int
+    users: int
+    items: int
+    trained_until: datetime
+    losses: list[float]
+    warm_start: bool
+
+
+class Score(BaseModel):
+    """One metric of one contender: mean over users, with the 95 % bootstrap interval."""
+
+    model_config = ConfigDict(frozen=True)
+
+    contender: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    users: int
+
+
+class Recommended(BaseModel):
+    """What one user would get, for people to look at."""
+
+    model_config = ConfigDict(frozen=True)
+
+    user_id: int
+    ratings: int
+    history: list[str]
+    recommended: list[str]
+
+
+class Comparison(BaseModel):
+    """Everybody on the same newest interactions.
+
+    Attributes:
+        window_from, window_to: the test's interval.
+        targets: interactions to find.
+        scores: a row a contender and metric; ``challenger``, ``champion`` (if there is one) and the baselines.
+        against_champion: challenger minus champion in NDCG@10, paired by user; empty without a champion.
+        examples: a few users' recommendations.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    window_from: datetime
+    window_to: datetime
+    targets: int
+    scores: list[Score]
+    against_champion: list[Score]
+    examples: list[Recommended]
+
+
+@task(cpu="2", memory="4Gi")
+def train(training_set: TrainingSet, champion: Champion, seed: int) -> Model:
+    """Train on what was known at the cutoff, starting from the champion's weights where they fit."""
+    import pyarrow.compute as pc
+
+    from models.movielens import movielens_config
+    from models.recommender import Recommender, fit
+
+    rows = training_set.read("interactions")
+    known = rows.filter(pc.less(rows["rated_at"], training_set.cutoff))
+    previous = Recommender.load(Path(champion.path), digest=champion.digest) if champion.digest else None
+    epochs = bar("epochs")
+    model = fit(
+        known,
+        known,
+        config=movielens_config(seed),
+        warm_start=previous,
+        progress=lambda epoch, of, loss: epochs(epoch, of),
+    )
+    parent = Settings().state / "models"
+    parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=parent) as scratch:
+        made = Path(scratch) / "model"
+        digest = model.save(made)
+        folder = parent / digest[:32]
+        if not folder.exists():
+            made.rename(folder)
+    return Model(
+        path=str(folder),
+        digest=digest,
+        interactions=model.summary.interactions,
+        users=model.summary.users,
+        items=model.summary.items,
+        trained_until=model.summary.until,
+        losses=list(model.summary.losses),
+        warm_start=model.summary.warm_start,
+    )
+
+
+@task(cpu="2", memory="4Gi")
+def compare(training_set: TrainingSet, movies: Snapshot[Movie], model: Model, champion: Champion) -> Comparison:
+    """Score challenger, champion and the baselines on the interactions since the cutoff."""
+    from models.recommender import Recommender
+
+    contenders: dict[str, Scorer] = {"challenger": Recommender.load(Path(model.path), digest=model.digest)}
+    if champion.digest:
+        contenders["champion"] = Recommender.load(Path(champion.path), digest=champion.digest)
+    return _compare(training_set, movies, contenders)
+
+
+@task(cpu="2", memory="4Gi")
+def watch_champion(training_set: TrainingSet, movies: Snapshot[Movie], champion: Champion) -> Comparison:
+    """Score the champion and the baselines on the interactions since the cutoff: a night without training."""
+    from models.recommender import Recommender
+
+    kept = Recommender.load(Path(champion.path), digest=champion.digest)
+    return _compare(training_set, movies, {"champion": kept})
+
+
+class _Test(NamedTuple):
+    newest: NewestInteractions
+    query: Query
+
+
+def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[str, Scorer]) -> Comparison:
+    from models.baselines import ItemKnn, Popularity
+    from models.evaluation import NewestInteractions, evaluate, interval, ndcg_and_recall
+
+    newest = NewestInteractions.split(training_set.read("interactions"), training_set.cutoff, training_set.until)
+    test = _Test(newest, newest.query(training_set.read("users"), training_set.read("items")))
+    contenders: dict[str, Scorer] = {
+        **models,
+        "recent popularity": Popularity.fit(newest.train, last_days=7),
+        "item-kNN": ItemKnn.fit(newest.train),
+        "popularity": Popularity.fit(newest.train),
+    }
+    items = test.query.item_ids()
+    scores = {name: contender.scores(test.query) for name, contender in contenders.items()}
+    rows = [
+        Score(contender=name, metric=e.metric, value=e.value, low=e.low, high=e.high, users=e.users)
+        for name, matrix in scores.items()
+        for e in evaluate(matrix, newest, items)
+    ]
+    paired = []
+    if {"challenger", "champion"} <= scores.keys():
+        relevant, seen = newest.relevant(items), newest.histories.seen(items)
+        counts = newest.target_counts()
+        per_user = {
+            name: ndcg_and_recall(scores[name], relevant, seen, target_counts=counts)[0]
+            for name in ("challenger", "champion")
+        }
+        difference = interval(per_user["challenger"] - per_user["champion"], metric="NDCG@10 difference")
+        paired.append(Score(contender="challenger", **difference.model_dump()))
+    best = "challenger" if "challenger" in models else "champion"
+    return Comparison(
+        window_from=training_set.cutoff,
+        window_to=training_set.until,
+        targets=len(newest.target_items),
+        scores=rows,
+        against_champion=paired,
+        examples=_examples(models[best], test, movies),
+    )
+
+
+def _examples(model: Scorer, test: _Test, movies: Snapshot[Movie]) -> list[Recommended]:
+    """The users with the longest histories that still have something to find."""
+    from models.evaluation import top_k
+
+    titles = {movie.item_id: movie.title for movie in movies.rows()}
+    histories = test.query.histories
+    items = test.query.item_ids()
+    best = top_k(model.scores(test.query), histories.seen(items), 10)
+    shown = []
+    sizes = histories.sizes()
+    for row in sorted(range(len(histories)), key=lambda row: (-sizes[row], row))[:EXAMPLE_USERS]:
+        newest_first = histories.item_ids[histories.rows == row][::-1][:8]
+        shown.append(
+            Recommended(
+                user_id=int(histories.user_ids[row]),
+                ratings=int(sizes[row]),
+                history=[titles[int(item)] for item in newest_first],
+                recommended=[titles[int(items[column])] for column in best[row]],
+            )
+        )
+    return shown

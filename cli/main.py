@@ -68,7 +68,7 @@ def _explained(error: Exception) -> list[str]:
     from lakehouse.errors import MillraceError
 
     if isinstance(error, MillraceError):
-        lines = [f"error: {error.message}", f"  fix: {error.fix}", f" code: {error.code}"]
+        lines = error.explain().splitlines()
     else:
         first = (str(error).strip().splitlines() or [""])[0]
         lines = [f"error: {type(error).__name__}: {first}", "  fix: Run it with `millrace --debug …` to see where."]

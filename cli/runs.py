@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -61,13 +60,9 @@ def find_run(lake: Lakehouse, name: str) -> Run:
 
 
 def _details(lake: Lakehouse, run: Run) -> dict[str, list[Record]]:
-    """What the other system tables know about a run, by table name.
-
-    A cost names its execution and not the run, so those count that were under way in the run's own time.
-    """
+    """What the other system tables know about a run, by table name."""
     from lakehouse.ledger import Cost, Decision
 
-    begun = run.finished_at - timedelta(seconds=run.seconds)
     return {
         "publications": [
             record_of(publication)
@@ -75,11 +70,7 @@ def _details(lake: Lakehouse, run: Run) -> dict[str, list[Record]]:
             if f"{publication.table_name}@{publication.version}" in run.outputs
         ],
         "decisions": [record_of(decision) for decision in lake.ledger.read(Decision) if decision.run_id == run.run_id],
-        "costs": [
-            record_of(cost)
-            for cost in lake.ledger.read(Cost)
-            if cost.started_at <= run.finished_at and cost.started_at + timedelta(seconds=cost.seconds) >= begun
-        ],
+        "costs": [record_of(cost) for cost in lake.ledger.read(Cost) if cost.execution == run.execution],
     }
 
 

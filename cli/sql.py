@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from cli.lake import open_lake
 from cli.output import format_option, show_records
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 @click.command()
@@ -30,6 +26,7 @@ def sql(statement: str, output_format: str, output: Path | None) -> None:
     """
     if (output_format == "parquet") != (output is not None):
         raise click.UsageError("--format parquet and --output FILE go together; the other formats go to stdout.")
+    from lakehouse.arrow import records
     from lakehouse.sql import query
 
     result = query(open_lake(), statement)
@@ -38,19 +35,4 @@ def sql(statement: str, output_format: str, output: Path | None) -> None:
 
         pq.write_table(result, output)
     else:
-        batches = _microseconds(result).to_batches(max_chunksize=10_000)
-        records = (record for batch in batches for record in batch.to_pylist())
-        show_records(result.column_names, records, output_format, total=result.num_rows)
-
-
-def _microseconds(table: pa.Table) -> pa.Table:
-    """Python has no nanoseconds, so finer timestamps are cut to microseconds."""
-    import pyarrow as pa
-
-    fields = [
-        field.with_type(pa.timestamp("us", field.type.tz))
-        if pa.types.is_timestamp(field.type) and field.type.unit == "ns"
-        else field
-        for field in table.schema
-    ]
-    return table.cast(pa.schema(fields), safe=False)
+        show_records(result.column_names, records(result), output_format, total=result.num_rows)

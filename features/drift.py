@@ -9,7 +9,10 @@ count is added to each bin that either side uses, so that an empty one does not 
 With n and m values of one distribution in B bins the index behaves like (1/n + 1/m) times a chi-square variable with
 B - 1 degrees of freedom (B. Yurdakul and J. Naranjo, "Statistical properties of the population stability index",
 Journal of Risk Model Validation 14(4), 2020). That is why a minimum number of rows belongs to a fixed threshold: at 300
-rows a side the theory puts a false alarm at about 1 in 1,000 or rarer.
+rows a side the theory puts a false alarm at about 1 in 1,000 or rarer. Simulated with a fixed seed at that size
+(tests/features/test_drift.py): no false alarm in 1,200 comparisons of two samples of one distribution (a normal, a
+count and a string column), and at least 198 alarms in 200 where a normal column had moved by three quarters of its
+standard deviation. Every further feature compared is one more chance of a false alarm: nothing corrects for that.
 """
 
 from __future__ import annotations

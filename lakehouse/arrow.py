@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC
 
 import pyarrow as pa
 
@@ -41,6 +42,21 @@ def arrow_schema(contract: Contract) -> pa.Schema:
             for column in contract.columns
         ]
     )
+
+
+def records(table: pa.Table) -> Iterator[dict[str, object]]:
+    """Rows as Python values, some thousands at a time; timestamps finer than microseconds are cut to these.
+
+    Zoned timestamps travel as naive UTC: pyarrow loads pandas (a quarter of a second) for each that has a zone.
+    """
+    moments = [field for field in table.schema if pa.types.is_timestamp(field.type)]
+    zoned = [field.name for field in moments if field.type.tz is not None]
+    naive = [field.with_type(pa.timestamp("us")) if field in moments else field for field in table.schema]
+    for batch in table.cast(pa.schema(naive), safe=False).to_batches(max_chunksize=10_000):
+        for record in batch.to_pylist():
+            for name in zoned:
+                record[name] = record[name] and record[name].replace(tzinfo=UTC)
+            yield record
 
 
 def to_arrow(row_model: type[Table], rows: Sequence[Table]) -> pa.Table:

@@ -104,7 +104,10 @@ def row_condition(rule: Rule, *, raw: bool, day: date) -> str:
     column = f"`{rule.column}`"
     value = rule.value
     if rule.kind == "type":
-        return f"`{RAW}{rule.column}` IS NULL OR {column} IS NOT NULL" if raw else "true"
+        kept = f"`{RAW}{rule.column}` IS NULL OR {column} IS NOT NULL" if raw else "true"
+        # A list[str] has no place for a null either.
+        whole = f"({column} IS NULL OR NOT exists({column}, item -> item IS NULL))"
+        return f"({kept}) AND {whole}" if str(value).startswith("list[") else kept
     if rule.kind == "required":
         # A value of the wrong type breaks the rule on types, not this one.
         return f"`{RAW}{rule.column}` IS NOT NULL" if raw else f"{column} IS NOT NULL"

@@ -130,6 +130,13 @@ class ReferenceSyntaxError(MillraceError):
             fix="Write a name (ratings), a version (ratings@12) or a day (ratings@1998-03-01).",
         )
 
+    @classmethod
+    def system(cls, text: str) -> ReferenceSyntaxError:
+        return cls(
+            f"{text!r} asks a system table for a day; these tables are not published by day.",
+            fix="Name a version, or none for the newest.",
+        )
+
 
 class BatchSchemaError(MillraceError):
     """A batch lacks a required column or brings one that nobody declared."""

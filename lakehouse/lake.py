@@ -109,13 +109,20 @@ class Lakehouse:
             raise UnknownTableError.named(name, self.names())
         row = declared_tables().get(name, Table)
         uri = str(self.path(name))
-        if at is not None and "-" not in at:
-            snapshot = Snapshot(uri, int(at), row)
+        try:
+            version = int(at) if at is not None and "-" not in at else None
+            day = date.fromisoformat(at) if at is not None and version is None else None
+        except ValueError:  # no such day, or more digits than a number may have
+            raise ReferenceSyntaxError.of(reference) from None
+        if version is not None:
+            snapshot = Snapshot(uri, version, row)
             snapshot.delta()  # refuses a version that is not there
             return snapshot
         if self.is_system(name):
+            if day is not None:
+                raise ReferenceSyntaxError.system(reference)
             return Snapshot(uri, open_delta(uri).version(), row)
-        return Snapshot(uri, self._published(name, date.fromisoformat(at) if at else None).version, row)
+        return Snapshot(uri, self._published(name, day).version, row)
 
     def latest(self, row: type[Row]) -> Snapshot[Row]:
         """The latest published snapshot of a declared table."""
@@ -127,7 +134,7 @@ class Lakehouse:
 
     def tables(self) -> list[TableInfo]:
         """What ``millrace tables`` lists."""
-        last = {p.table_name: p for p in self.publications() if p.published}
+        last = {p.table_name: p for p in sorted(self.publications(), key=_age) if p.published}
         found = []
         for name in self.names():
             delta = open_delta(str(self.path(name)))
@@ -173,11 +180,16 @@ class Lakehouse:
         if not publications:
             raise NotPublishedError.at_all(name)
         if day is None:
-            return publications[-1]
+            return max(publications, key=_age)
         by_day = [p for p in publications if p.day <= day]
         if not by_day:
             raise NotPublishedError.by_day(name, day.isoformat(), min(p.day for p in publications).isoformat())
-        return by_day[-1]
+        return max(by_day, key=_age)
+
+
+def _age(publication: Publication) -> tuple[int, datetime]:
+    """Orders publications; by version first, as a batch that was interrupted may be published after its successor."""
+    return publication.version, publication.published_at
 
 
 def _create_marker(marker: Path) -> None:

@@ -87,6 +87,7 @@ class Run(Table, name="runs"):
     """One nightly run: enough to do it again."""
 
     run_id: Annotated[str, Key(), Field(description="Digest of everything the run depends on.")]
+    execution: Annotated[str, Field(description="Flyte's execution id, or the local process's; `costs` has it too.")]
     workflow: str
     day: date
     parameters: Annotated[str, Field(description="Inputs of the workflow, as a JSON object.")]
@@ -134,8 +135,9 @@ class Ledger:
 
         row_model = type(rows[0])
         contract = row_model.contract
-        known = {tuple(row.model_dump()[name] for name in contract.key) for row in self.read(row_model)}
-        fresh = [row for row in rows if tuple(row.model_dump()[name] for name in contract.key) not in known]
+        known = {tuple(getattr(row, name) for name in contract.key) for row in self.read(row_model)}
+        unique = {tuple(getattr(row, name) for name in contract.key): row for row in reversed(rows)}
+        fresh = [row for key, row in reversed(unique.items()) if key not in known]
         if not fresh:
             return
         path = self.path(row_model)

@@ -86,8 +86,8 @@ def publish(lake: Lakehouse, row_model: type[Row], batch: Batch) -> Snapshot[Row
         done = _through_the_gate(lake, contract, batch)
         lake.ledger.append([done])
     if not done.published:
-        previous = [p.version for p in lake.publications(contract.table) if p.published]
-        raise AuditError.failed(contract.table, done.version, done.failed_checks, previous[-1] if previous else None)
+        good = [p.version for p in lake.publications(contract.table) if p.published]
+        raise AuditError.failed(contract.table, done.version, done.failed_checks, max(good, default=None))
     return Snapshot(str(lake.path(contract.table)), done.version, row_model)
 
 
@@ -143,6 +143,7 @@ def check_constraints(contract: Contract) -> dict[str, str]:
 def _through_the_gate(lake: Lakehouse, contract: Contract, batch: Batch) -> Publication:
     from lakehouse.spark import spark_session
 
+    _check_columns(lake, contract, batch)
     create_table(lake, contract)
     table = open_delta(str(lake.path(contract.table)))
     merged = _merged_already(table, batch)
@@ -188,6 +189,19 @@ def _through_the_gate(lake: Lakehouse, contract: Contract, batch: Batch) -> Publ
     )
 
 
+def _check_columns(lake: Lakehouse, contract: Contract, batch: Batch) -> None:
+    """BatchSchemaError for a column that is missing, unknown or there twice; an optional one may be left out."""
+    import pyarrow.parquet as pq
+
+    *brought, _ = pq.read_schema(lake.root / batch.path).names  # staging adds the rows' numbers last
+    missing = [c.name for c in contract.columns if not c.nullable and c.name not in brought]
+    unknown = [name for n, name in enumerate(brought) if name not in contract.names or name in brought[:n]]
+    if missing or unknown:
+        raise BatchSchemaError.columns(
+            contract.table, batch.batch_id, batch.rows, missing=missing, unknown=unknown, known=contract.names
+        )
+
+
 def _application(batch: Batch) -> str:
     return f"millrace/{batch.table}/{batch.batch_id}"
 
@@ -208,19 +222,15 @@ def _merged_already(table: DeltaTable, batch: Batch) -> tuple[Counts, int] | Non
 def _drop_unpublished(lake: Lakehouse, contract: Contract, table: DeltaTable) -> None:
     """Put the table back to its published version if the newest one failed its audit: nothing is built on it."""
     publications = lake.publications(contract.table)
-    refused = publications and not publications[-1].published
-    if refused and publications[-1].version == table.version():
+    if any(p.version == table.version() and not p.published for p in publications):
         good = [p.version for p in publications if p.published]
-        table.restore(good[-1] if good else _first_empty_version(table))
+        table.restore(max(good) if good else _first_empty_version(table))
 
 
 def _first_empty_version(table: DeltaTable) -> int:
-    """The version that making the table ended in: the last one before any batch."""
-    return next(
-        int(entry["version"])
-        for entry in table.history()
-        if not entry.get("userMetadata") and entry["operation"] != "RESTORE"
-    )
+    """The version that making the table ended in: the last one before any row."""
+    making = ("CREATE TABLE", "ADD CONSTRAINT")
+    return next(int(entry["version"]) for entry in table.history() if entry["operation"] in making)
 
 
 def _judge_and_merge(spark: SparkSession, lake: Lakehouse, contract: Contract, batch: Batch) -> tuple[Counts, int]:
@@ -230,7 +240,7 @@ def _judge_and_merge(spark: SparkSession, lake: Lakehouse, contract: Contract, b
         from pyspark.sql import functions as F
 
         broken = F.filter(
-            F.array(*[F.when(~F.col(f"`{name}`"), F.lit(name)) for name in rules]), lambda name: name.isNotNull()
+            F.array(*[F.when(~F.col(_quoted(name)), F.lit(name)) for name in rules]), lambda name: name.isNotNull()
         )
         judged = judged.withColumn("__broken", broken)
         bad = judged.where(F.size("__broken") > 0)
@@ -247,31 +257,28 @@ def _judge_and_merge(spark: SparkSession, lake: Lakehouse, contract: Contract, b
         judged.unpersist()
 
 
+def _quoted(name: str) -> str:
+    """A column name for Spark; rules with a pattern may hold a backtick."""
+    return "`" + name.replace("`", "``") + "`"
+
+
 def _judged(spark: SparkSession, lake: Lakehouse, contract: Contract, batch: Batch) -> DataFrame:
     """The batch in the contract's types, each row with its number, its raw JSON and a boolean for each rule."""
     from pyspark.sql import functions as F
 
-    from lakehouse.spark_schema import spark_type
+    from lakehouse.spark_schema import as_declared, spark_type
 
     staged = spark.read.parquet(str(lake.root / batch.path))
     raw = staged.drop(ROW_NUMBER)
-    # An optional column may be left out: it is null in every row.
-    required = [c.name for c in contract.columns if not c.nullable]
-    missing = [name for name in required if name not in raw.columns]
-    unknown = [name for name in raw.columns if name not in contract.names]
-    if missing or unknown:
-        raise BatchSchemaError.columns(
-            contract.table, batch.batch_id, batch.rows, missing=missing, unknown=unknown, known=contract.names
-        )
     as_it_came = F.to_json(F.struct(*[F.col(f"`{name}`") for name in raw.columns]), {"ignoreNullFields": "false"})
     frame = staged.withColumn("__json", as_it_came)
     for column in contract.columns:
-        if column.name not in raw.columns:
+        if column.name not in raw.columns:  # an optional one: it is null in every row
             frame = frame.withColumn(column.name, F.lit(None).cast(spark_type(column.type)))
         elif raw.schema[column.name].dataType != spark_type(column.type):
             frame = frame.withColumn(RAW + column.name, F.col(f"`{column.name}`"))
-            wanted = spark_type(column.type).simpleString()
-            frame = frame.withColumn(column.name, F.expr(f"try_cast(`{column.name}` AS {wanted})"))
+            declared = as_declared(column.name, raw.schema[column.name].dataType, column.type)
+            frame = frame.withColumn(column.name, F.expr(declared))
         if column.references is not None:
             frame = _with_reference(frame, lake, column.name, column.references.table, column.references.column, spark)
     return judge_rows(frame, contract.rules, batch.day)

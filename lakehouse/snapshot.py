@@ -91,9 +91,10 @@ class Snapshot(Generic[Row]):
 
     def rows(self) -> Iterator[Row]:
         """Rows as validated instances of the row model."""
-        for batch in self.scan():
-            for record in batch.to_pylist():
-                yield self.row.model_validate(record)
+        from lakehouse.arrow import records
+
+        for record in records(self.arrow()):
+            yield self.row.model_validate(record)
 
     def count(self) -> int:
         """Number of rows, from the log's statistics where it has them."""
@@ -137,7 +138,13 @@ def open_delta(uri: str, version: int | None = None) -> DeltaTable:
                 f"Table {name!r} can't be opened: {first_line(error)}.",
                 fix="Check that its folder is there and readable.",
             ) from error
-        latest = DeltaTable(uri).version()
+        try:
+            latest = DeltaTable(uri).version()
+        except (DeltaError, OSError) as damage:
+            raise StorageError(
+                f"The log of table {name!r} can't be read: {first_line(damage)}.",
+                fix="A file of its _delta_log folder is damaged or gone; restore it.",
+            ) from damage
         if version > latest or version < 0:
             raise UnknownVersionError.numbered(name, version, latest) from None
         raise UnknownVersionError.vacuumed(name, version) from error

@@ -57,7 +57,7 @@ def stage(lake: Lakehouse, row_model: type[Table], rows: pa.Table, *, batch_id: 
     """
     name = row_model.contract.table
     path = _path(lake, name, batch_id)
-    numbered = rows.append_column(ROW_NUMBER, pa.array(range(rows.num_rows), pa.int64()))
+    numbered = _readable(rows).append_column(ROW_NUMBER, pa.array(range(rows.num_rows), pa.int64()))
     # Encoded here and written by plain file calls: a full disk is then an OSError with its own words.
     buffer = io.BytesIO()
     # Spark 3.5 reads no nanoseconds.
@@ -81,6 +81,16 @@ def staged(lake: Lakehouse, row_model: type[Table], *, batch_id: str, day: date)
         return None
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return _batch(lake, name, batch_id, day, path, pq.read_metadata(path).num_rows, digest)
+
+
+def _readable(rows: pa.Table) -> pa.Table:
+    """The rows with what Spark 3.5 reads wrongly or not at all put as text: times of day, durations, typeless nulls."""
+    for place, field in enumerate(rows.schema):
+        if pa.types.is_time(field.type) or pa.types.is_duration(field.type) or pa.types.is_null(field.type):
+            rows = rows.set_column(place, field.name, rows.column(place).cast(pa.string()))
+        elif pa.types.is_float16(field.type):
+            rows = rows.set_column(place, field.name, rows.column(place).cast(pa.float32()))
+    return rows
 
 
 def _path(lake: Lakehouse, table: str, batch_id: str) -> Path:

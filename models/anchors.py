@@ -69,9 +69,9 @@ def training_batches(
         signals = Signals.learn(log, at, settings).of(histories, items, at, settings)
         batches.append(
             Batch(
-                torch.from_numpy(signals),
-                torch.from_numpy(np.concatenate([user, user_state(histories, at)], axis=1)),
-                torch.from_numpy(item),
+                _aligned(signals),
+                _aligned(np.concatenate([user, user_state(histories, at)], axis=1)),
+                _aligned(item),
                 torch.from_numpy(target[some]),
                 torch.from_numpy(seen[some]),
             )
@@ -127,3 +127,8 @@ class _TrainingRows:
         found = np.full(len(wanted), -1, dtype=np.int64)
         found[place[place >= 0]] = rows[place >= 0]  # of several assignments to one place, the last one stays
         return found
+
+
+def _aligned(values: Float32s) -> torch.Tensor:
+    """A copy in torch's own memory: the last bit of a sum depends on alignment, which numpy does not promise."""
+    return torch.from_numpy(values).clone()

@@ -126,15 +126,20 @@ def train(
 
 
 @contextmanager
-def deterministic(seed: int) -> Iterator[None]:
-    """Only deterministic algorithms, and a generator seeded for the block alone; both are put back after it."""
-    before = torch.are_deterministic_algorithms_enabled()
+def deterministic(seed: int, threads: int) -> Iterator[None]:
+    """Only deterministic algorithms, a fixed number of threads, and a generator seeded for the block alone.
+
+    All are put back after it. The number of threads is fixed as sums over more threads differ in the last bit.
+    """
+    before, threads_before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(threads)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             yield
     finally:
+        torch.set_num_threads(threads_before)
         torch.use_deterministic_algorithms(before)
 
 

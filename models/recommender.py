@@ -66,6 +66,9 @@ class RecommenderConfig(BaseModel):
     learning_rate: float = Field(0.01, gt=0)
     weight_decay: float = Field(1.0, ge=0)
     seed: int = 0
+    threads: int = Field(1, ge=1)
+    """CPU threads of the training; one makes the model independent of the machine's cores and, with batches this
+    small, is also the fastest on a busy machine. Larger catalogues want more."""
 
     def signals(self) -> SignalSettings:
         """The part that the signals read."""
@@ -119,15 +122,15 @@ class Recommender:
         features alone. Raises FeatureColumnError or FeatureValueError on unusable feature columns.
         """
         items, at = query.item_ids(), microseconds(query.at)
-        item = torch.from_numpy(self.item_encoder.encode(query.items))
+        item = torch.from_numpy(self.item_encoder.encode(query.items)).clone()
         user = _user_rows(self.user_encoder, query.users, query.histories, at)
         parts = []
         for start in range(0, len(query.histories), USERS_AT_ONCE):
             histories = query.histories.slice(start, start + USERS_AT_ONCE)
             signals = self.signals.of(histories, items, at, self.config.signals())
             with torch.inference_mode():
-                rows = torch.from_numpy(user[start : start + USERS_AT_ONCE])
-                parts.append(self.ranker(torch.from_numpy(signals), rows, item).numpy())
+                rows = torch.from_numpy(user[start : start + USERS_AT_ONCE]).clone()
+                parts.append(self.ranker(torch.from_numpy(signals).clone(), rows, item).numpy())
         return np.concatenate(parts) if parts else np.zeros((0, len(items)), dtype=np.float32)
 
     def recommend(self, query: Query, k: int) -> list[list[Recommendation]]:
@@ -189,9 +192,9 @@ def fit(
 
     `interactions`: user_id, item_id int64, rated_at timestamp[us, UTC]; other columns are not read. `training_set`:
     the same columns and those that the config's feature specifications name, a row an interaction (all, or the newer
-    ones), each feature as it was known just before. The same rows (in any order), config, warm start and number of
-    threads give the same model, bit for bit. `warm_start` gives the ranker's first weights where its signals and
-    size agree; the rest is learned anew.
+    ones), each feature as it was known just before. The same rows (in any order), config and warm start give the same
+    model, bit for bit, on the same kind of machine. `warm_start` gives the ranker's first weights where its signals
+    and size agree; the rest is learned anew.
 
     Raises InteractionsError (nothing to learn from, fewer than two items), FeatureColumnError, FeatureValueError,
     TrainingDivergedError.
@@ -203,7 +206,7 @@ def fit(
         raise InteractionsError.catalogue(len(log.catalogue()))
     user_encoder = Encoder.learn(config.user_features, training_set, "users")
     item_encoder = Encoder.learn(config.item_features, training_set, "items")
-    with deterministic(config.seed):
+    with deterministic(config.seed, config.threads):
         batches = training_batches(
             log,
             training_set,

@@ -56,7 +56,7 @@ class Signals:
         weights = ease(known, column, len(items), at, settings)
         newest = known.rated_at[-1] // DAY_US
         day = np.maximum(known.rated_at // DAY_US - (newest - DAYS_KEPT), 0)
-        counts = np.zeros((DAYS_KEPT + 1, len(items)), dtype=np.float32)
+        counts = torch.zeros(DAYS_KEPT + 1, len(items)).numpy()  # aligned, see _product
         np.add.at(counts, (day, column), 1)
         first = np.full(len(items), np.iinfo(np.int64).max, dtype=np.int64)
         np.minimum.at(first, column, known.rated_at)
@@ -75,7 +75,7 @@ class Signals:
         out = np.zeros((len(histories), len(items), len(settings.names())), dtype=np.float32)
         spread = out[:, known]
         column = column[known]
-        spread[:, :, 0] = (self._profile(histories, settings) @ self.item_to_item)[:, column]
+        spread[:, :, 0] = _product(self._profile(histories, settings), self.item_to_item)[:, column]
         age = np.maximum((at - self.day_starts) / DAY_US - 0.5, 0.0)  # of the middle of the day
         for place, half_life in enumerate(settings.popularity_half_lives_days, start=1):
             recent = (0.5 ** (age / half_life)).astype(np.float32) @ self.day_counts
@@ -83,7 +83,7 @@ class Signals:
         spread[:, :, -3] = np.log1p(self.day_counts.sum(axis=0))[column]
         after = self.day_starts[None, :] > histories.last_seen()[:, None]
         fading = 0.5 ** (age / settings.popularity_half_lives_days[-1])
-        spread[:, :, -2] = np.log1p((after * fading).astype(np.float32) @ self.day_counts)[:, column]
+        spread[:, :, -2] = np.log1p(_product((after * fading).astype(np.float32), self.day_counts))[:, column]
         spread[:, :, -1] = np.log1p(np.maximum(at - self.first_met, 0) / DAY_US)[column]
         out[:, known] = spread
         return out
@@ -112,4 +112,14 @@ def ease(known: Interactions, column: Int64s, items: int, at: int, settings: Sig
     gram = x.T @ x + settings.ridge * torch.eye(items)
     precision = torch.linalg.inv(gram)
     weights = -precision / torch.diag(precision)
-    return np.asarray(weights.fill_diagonal_(0.0).numpy(), dtype=np.float32)
+    # The inverse comes column by column; stored models come row by row, and the layout shows in the last bit of a sum.
+    return np.asarray(weights.fill_diagonal_(0.0).contiguous().numpy(), dtype=np.float32)
+
+
+def _product(left: Float32s, right: Float32s) -> Float32s:
+    """The matrix product by torch, which keeps to the number of threads that training sets; numpy's does not.
+
+    Torch's memory is aligned, numpy's is not always, and the last bit of a sum depends on that: hence the copy of the
+    small side. The large side, a statistic, is torch's own memory.
+    """
+    return np.asarray((torch.from_numpy(left).clone() @ torch.from_numpy(right)).numpy(), dtype=np.float32)

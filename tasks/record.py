@@ -35,6 +35,7 @@ def record_run(lake: Lakehouse, evidence: Evidence, reports: Path, execution: st
     metrics = {f"{score.contender} {score.metric}": score.value for score in outcome.comparison.scores}
     run = Run(
         run_id=run_id,
+        execution=execution,
         workflow="nightly",
         day=evidence.day.date(),
         parameters=parameters,

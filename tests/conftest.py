@@ -1,0 +1,91 @@
+"""Fixtures shared by all tests: a finished night (the real nightly job, once a session, in a fresh home and state)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lakehouse import Lakehouse
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.prefix) / "bin"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A warning that one of the project's own modules causes is an error."""
+    packages = "lakehouse|features|models|serving|tasks|workflows|cli"
+    config.addinivalue_line("filterwarnings", rf"error:::({packages})(\.|$)")
+
+
+@pytest.fixture(autouse=True)
+def own_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a test leaves behind, it leaves in its own folder."""
+    monkeypatch.setenv("MILLRACE_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("LAKEHOUSE_ROOT", str(tmp_path / "lake"))
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lakehouse:
+    """An empty lake, the one that the settings name."""
+    return Lakehouse.open(tmp_path / "lake", create=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def spark_is_stopped_at_the_end() -> Iterator[None]:
+    yield
+    from lakehouse.spark import stop_spark
+
+    stop_spark()
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A fresh home and state folder, and how to run commands in them as a user would, from the repository's root."""
+
+    folder: Path
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        home = self.folder / "home"
+        home.mkdir(parents=True, exist_ok=True)
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MILLRACE_", "LAKEHOUSE_", "MLFLOW_"))}
+        return {
+            **inherited,
+            "HOME": str(home),
+            "MILLRACE_STATE": str(self.state),
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        }
+
+    def run(self, *command: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    def nightly(self, *options: str) -> subprocess.CompletedProcess[str]:
+        """`pyflyte run … nightly` with these options."""
+        return self.run("pyflyte", "-c", "flyte.yaml", "run", "workflows/nightly.py", "nightly", *options)
+
+
+@pytest.fixture(scope="session")
+def first_night(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workplace, subprocess.CompletedProcess[str]]:
+    """A workplace in which the night of 1998-04-20 has run, cold; and what that run printed."""
+    place = Workplace(tmp_path_factory.mktemp("night"))
+    done = place.nightly("--day", "1998-04-20")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return place, done
+
+
+@pytest.fixture(scope="session")
+def night_state(first_night: tuple[Workplace, subprocess.CompletedProcess[str]]) -> Mapping[str, str]:
+    """The environment of commands that look at that night."""
+    return first_night[0].environment

@@ -1,0 +1,87 @@
+"""What the documents tell a reader to type works: each command and each Python example, on a lake after one night."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
+    if path.name != "CHANGELOG.md"
+)
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """The fenced code blocks of one language."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", text)
+
+
+def commands(document: str) -> list[str]:
+    """Each line of the document's shell blocks, without comments."""
+    lines = [line for block in blocks(document, "bash") for line in block.splitlines()]
+    return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def needs_a_network(command: str) -> bool:
+    return command.startswith(("git clone ", "make "))
+
+
+TYPED = [(document, command) for document in DOCUMENTS for command in commands(document)]
+EXAMPLES = [
+    pytest.param(example, id=f"{document}-{number}")
+    for document in DOCUMENTS
+    for number, example in enumerate(blocks(document, "python"))
+]
+
+
+def run(words: list[str], folder: Path, environment: dict[str, str]) -> str:
+    """Run a command with this environment's programs first on the path; its output, or the test fails."""
+    programs = str(Path(sys.executable).parent)
+    environment = {**environment, "PATH": os.pathsep.join([programs, environment.get("PATH", os.environ["PATH"])])}
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_readme_shows_commands_and_a_python_example() -> None:
+    assert len(commands("README.md")) >= 10
+    assert blocks("README.md", "python")
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    targets = set(re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8")))
+    named = {shlex.split(command, comments=True)[1] for _, command in TYPED if command.startswith("make ")}
+    prose = {
+        target
+        for document in DOCUMENTS
+        for target in re.findall(r"`make ([a-z]+)", (ROOT / document).read_text(encoding="utf-8"))
+    }
+    assert named
+    assert named | prose <= targets
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("document", "command"), [typed for typed in TYPED if not needs_a_network(typed[1])])
+def test_each_command_works(document: str, command: str, night_state: dict[str, str], tmp_path: Path) -> None:
+    # What is written into the working folder must not land in the checkout.
+    at_the_root = command.startswith(("pyflyte ", ".venv/"))
+    if command.startswith(".venv/bin/"):
+        command = command.removeprefix(".venv/bin/")
+    run(["bash", "-euc", command], ROOT if at_the_root else tmp_path, night_state)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_each_python_example_runs(example: str, night_state: dict[str, str], tmp_path: Path) -> None:
+    script = tmp_path / "example.py"
+    script.write_text(example, encoding="utf-8")
+    run([sys.executable, "-W", "error::DeprecationWarning:__main__", str(script)], tmp_path, night_state)

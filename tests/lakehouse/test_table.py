@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import enum
+import itertools
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+import pytest
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError, create_model
+
+from lakehouse import EventTime, Key, References, Subject, Table
+from lakehouse.arrow import arrow_schema, to_arrow
+from lakehouse.errors import ContractError
+from lakehouse.table import Contract, read_contract
+from lakehouse.tables import Movie, Rating
+
+
+class Mood(enum.StrEnum):
+    CALM = "calm"
+    WILD = "wild"
+
+
+def contract_of(annotation: object, **more: object) -> Contract:
+    """The contract of a table with a key and a column ``value``."""
+    fields: dict[str, Any] = {"id": (Annotated[int, Key()], ...), "value": (annotation, ...), **more}
+    return read_contract(create_model("Model", **fields), "things")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "written", "arrow"),
+    [
+        (int, "int", pa.int64()),
+        (float, "float", pa.float64()),
+        (bool, "bool", pa.bool_()),
+        (str, "str", pa.string()),
+        (date, "date", pa.date32()),
+        (datetime, "datetime", pa.timestamp("us", "UTC")),
+        (AwareDatetime, "datetime", pa.timestamp("us", "UTC")),
+        (Annotated[Decimal, Field(max_digits=9, decimal_places=2)], "decimal(9,2)", pa.decimal128(9, 2)),
+        (Annotated[Decimal, Field(max_digits=9, decimal_places=0)], "decimal(9,0)", pa.decimal128(9, 0)),
+        (Literal["a", "b"], "str", pa.string()),
+        (Mood, "str", pa.string()),
+        (list[str], "list[str]", pa.list_(pa.field("element", pa.string()))),
+        (list[list[int]], "list[list[int]]", None),
+    ],
+)
+@pytest.mark.parametrize("optional", [False, True])
+def test_every_supported_type_has_a_column_type_and_an_arrow_type(
+    annotation: Any, written: str, arrow: pa.DataType | None, optional: bool
+) -> None:
+    contract = contract_of(annotation | None if optional else annotation)
+    column = contract.column("value")
+    assert (str(column.type), column.nullable) == (written, optional)
+    assert ("value required" in [rule.name for rule in column.rules]) is not optional
+    field = arrow_schema(contract).field("value")
+    assert field.nullable is optional
+    assert arrow is None or field.type == arrow
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        bytes,
+        dict[str, int],
+        set[int],
+        tuple[int, int],
+        time,
+        object,
+        BaseModel,
+        int | str,
+        int | str | None,
+        Decimal,
+        Annotated[Decimal, Field(max_digits=39, decimal_places=2)],
+        Annotated[Decimal, Field(max_digits=9)],
+        Literal[1, 2],
+        list[bytes],
+        list[Decimal],
+        list[int | None],
+    ],
+)
+def test_a_type_that_no_engine_keeps_is_refused_with_its_column_named(annotation: object) -> None:
+    with pytest.raises(ContractError, match=r"things\.value"):
+        contract_of(annotation)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        Annotated[int, Field(multiple_of=2)],
+        Annotated[str, Field(ge="a")],
+        Annotated[bool, Field(ge=0)],
+        Annotated[date, Field(gt=date(2020, 1, 1))],
+        Annotated[list[str], Field(min_length=1)],
+        Annotated[str, Field(strict=True)],
+        Annotated[str, EventTime()],
+        Annotated[float, Key()],
+        Annotated[list[str], Key()],
+        Annotated[int | None, Key()],
+    ],
+)
+def test_a_constraint_that_can_not_be_enforced_is_refused(annotation: object) -> None:
+    with pytest.raises(ContractError, match=r"things\.value"):
+        contract_of(annotation)
+
+
+def test_every_supported_constraint_is_a_rule_with_a_name() -> None:
+    contract = contract_of(
+        Annotated[float, Field(ge=0.5, lt=5)],
+        count=(Annotated[int | None, Field(gt=0, le=9)], None),
+        text=(Annotated[str, Field(min_length=1, max_length=4, pattern="^a")], ...),
+        mood=(Literal["x", "y"], ...),
+        other=(Annotated[int, References("users.user_id")], ...),
+        at=(Annotated[datetime, EventTime()], ...),
+    )
+    names = {rule.name for rule in contract.rules}
+    assert names >= {
+        "id type int",
+        "id required",
+        "value ge 0.5",
+        "value lt 5",
+        "count gt 0",
+        "count le 9",
+        "text min_length 1",
+        "text max_length 4",
+        "text pattern ^a",
+        "mood one_of x|y",
+        "other references users.user_id",
+        "at known_by",
+    }
+    assert "count required" not in names
+    assert (contract.key, contract.event_time) == (("id",), "at")
+
+
+def test_a_table_needs_a_name_a_key_and_at_most_one_event_time() -> None:
+    with pytest.raises(ContractError, match="names no table"):
+
+        class Nameless(Table):
+            id: Annotated[int, Key()]
+
+    for name in ("Ratings", "1st", "a-b", "a b", "", "_x", "a" * 64):
+        with pytest.raises(ContractError, match="not a table name"):
+
+            class Misnamed(Table, name=name):
+                id: Annotated[int, Key()]
+
+    with pytest.raises(ContractError, match="no key"):
+        read_contract(create_model("Keyless", value=(int, ...)), "things")
+    two = {name: (Annotated[datetime, EventTime()], ...) for name in ("a", "b")}
+    with pytest.raises(ContractError, match="two event times"):
+        contract_of(int, **two)
+    with pytest.raises(ContractError, match="not a column name"):
+        contract_of(int, Value=(int, ...))
+
+
+def test_the_fingerprint_changes_with_each_rule_and_not_with_a_description() -> None:
+    plain = contract_of(Annotated[int, Field(ge=1)])
+    described = contract_of(Annotated[int, Field(ge=1, description="What it is.")])
+    assert plain.fingerprint == described.fingerprint
+    assert plain.column("value").description != described.column("value").description
+    others = [
+        contract_of(annotation)
+        for annotation in (
+            int,
+            Annotated[int, Field(ge=2)],
+            Annotated[int, Field(gt=1)],
+            Annotated[float, Field(ge=1)],
+            Annotated[int | None, Field(ge=1)],
+            Annotated[int, Field(ge=1), Key()],
+            Annotated[int, Field(ge=1), Subject()],
+            Annotated[int, Field(ge=1), References("users.user_id")],
+            Literal["a"],
+            Literal["a", "b"],
+        )
+    ]
+    for one, other in itertools.combinations([plain, *others], 2):
+        assert one.fingerprint != other.fingerprint, (one, other)
+
+
+def test_descriptions_become_comments_of_the_arrow_columns() -> None:
+    schema = arrow_schema(Rating.contract)
+    assert schema.names == ["user_id", "item_id", "rating", "rated_at"]
+    assert schema.field("rating").metadata == {b"comment": b"Stars, from 0.5 to 5."}
+    assert arrow_schema(contract_of(int)).field("value").metadata is None
+    assert Rating.contract.description == "One user's rating of one movie."
+
+
+def test_rows_go_to_arrow_and_back_unchanged() -> None:
+    movie = Movie.model_validate(
+        {"item_id": 1, "title": "Heat", "year": None, "genres": ["Crime", "Drama"], "added_at": "1997-09-20T03:05:10Z"}
+    )
+    table = to_arrow(Movie, [movie])
+    assert table.schema == arrow_schema(Movie.contract)
+    assert [Movie.model_validate(row) for row in table.to_pylist()] == [movie]
+
+
+def test_a_row_keeps_its_rules_and_takes_no_unknown_column() -> None:
+    good = {"user_id": 1, "item_id": 2, "rating": 4.5, "rated_at": "1998-03-01T00:00:00Z"}
+    Rating.model_validate(good)
+    for defect in ({"rating": 5.5}, {"rating": float("nan")}, {"extra": 1}, {"user_id": None}):
+        with pytest.raises(ValidationError):
+            Rating.model_validate({**good, **defect})

@@ -222,7 +222,8 @@ def _column(table: str, name: str, field: FieldInfo) -> Column:
     # Annotated inside Optional keeps its metadata on the inner type.
     while get_origin(annotation) is Annotated:
         annotation, *inner = get_args(annotation)
-        markers.extend(inner)
+        for marker in inner:
+            markers.extend(marker.metadata if isinstance(marker, FieldInfo) else [marker])
     choices = _choices(annotation)
     column_type = ColumnType("str") if choices else _column_type(annotation, markers, where)
 

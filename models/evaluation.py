@@ -103,7 +103,7 @@ def evaluate(
     )
     return [
         interval(values, metric=name, resamples=resamples, seed=seed)
-        for name, values in zip((f"ndcg@{k}", f"recall@{k}"), per_user, strict=True)
+        for name, values in zip((f"NDCG@{k}", f"Recall@{k}"), per_user, strict=True)
     ]
 
 

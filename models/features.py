@@ -46,7 +46,11 @@ class FeatureSpec(BaseModel):
 
     def columns(self) -> list[str]:
         """All column names, in the order of the encoding."""
-        return [*(feature.column for feature in self.numeric), *self.categorical, *self.lists]
+        return [*(feature.column for feature in self.numeric), *self.texts()]
+
+    def texts(self) -> list[str]:
+        """The columns of strings and of lists of strings, in the order of the encoding."""
+        return [*self.categorical, *self.lists]
 
 
 class Encoder(BaseModel):
@@ -72,7 +76,7 @@ class Encoder(BaseModel):
         numbers = [_numbers(table, feature, where) for feature in spec.numeric]
         # Sorted, so that the order of the rows does not show in the last bit of a mean.
         known = [np.sort(column[~np.isnan(column)]) for column in numbers]
-        texts = {name: _texts(table, name, where) for name in (*spec.categorical, *spec.lists)}
+        texts = {name: _texts(table, name, where) for name in spec.texts()}
         return cls(
             spec=spec,
             where=where,
@@ -84,7 +88,7 @@ class Encoder(BaseModel):
     def names(self) -> list[str]:
         """What each place of the encoding means, such as users__age or users__gender=F."""
         numeric = [feature.column for feature in self.spec.numeric]
-        values = [f"{name}={value}" for name, words in self.vocabularies.items() for value in words]
+        values = [f"{name}={value}" for name in self.spec.texts() for value in self.vocabularies[name]]
         return [f"not among {self.where}", *numeric, *(f"{name} is null" for name in numeric), *values]
 
     def encode(self, table: pa.Table) -> Float32s:
@@ -97,7 +101,8 @@ class Encoder(BaseModel):
         blocks = [np.zeros((table.num_rows, 1))]
         blocks += [np.clip(np.nan_to_num(column, nan=0.0), -5.0, 5.0)[:, None] for column in scaled]
         blocks += [np.isnan(column)[:, None].astype(np.float64) for column in columns]
-        for name, words in self.vocabularies.items():
+        for name in self.spec.texts():
+            words = self.vocabularies[name]
             rows, values = _texts(table, name, self.where)
             block = np.zeros((table.num_rows, len(words)))
             place = {word: index for index, word in enumerate(words)}

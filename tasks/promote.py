@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict
@@ -17,7 +21,7 @@ from tasks.train import Comparison, Model, Score
 from tasks.typed import task
 
 REGISTERED_MODEL = "millrace-recommender"
-METRIC = "ndcg@10"
+METRIC = "NDCG@10"
 
 
 class Gate(BaseModel):
@@ -108,7 +112,8 @@ def register(
     """Register the challenger with all it came from; make it champion if every gate let it pass."""
     lakehouse = lake.open()
     passed = all(gate.passed for gate in gates)
-    version = _register(training_set, model, comparison, gates, day, seed, promote=passed)
+    with _quiet_mlflow():
+        version = _register(training_set, model, comparison, gates, day, seed, promote=passed)
     if passed:
         lakehouse.ledger.append(
             [
@@ -166,8 +171,6 @@ def _register(
     promote: bool,
 ) -> int:
     """One MLflow run and one registered version for each model digest and day; asked again, the same one."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("DO_NOT_TRACK", "true")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -218,3 +221,13 @@ def _register(
     if promote:
         client.set_registered_model_alias(REGISTERED_MODEL, "champion", str(number))
     return number
+
+
+@contextmanager
+def _quiet_mlflow() -> Iterator[None]:
+    """No telemetry, no notes on its own database, no warning of its use of SQLAlchemy."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The ``noload`` loader")
+        yield

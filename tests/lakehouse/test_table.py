@@ -201,3 +201,9 @@ def test_a_row_keeps_its_rules_and_takes_no_unknown_column() -> None:
     for defect in ({"rating": 5.5}, {"rating": float("nan")}, {"extra": 1}, {"user_id": None}):
         with pytest.raises(ValidationError):
             Rating.model_validate({**good, **defect})
+
+
+def test_a_constraint_inside_an_optional_is_a_rule_too() -> None:
+    contract = contract_of(Annotated[int, Field(ge=1)] | None)
+    assert [rule.name for rule in contract.column("value").rules] == ["value type int", "value ge 1"]
+    assert contract.fingerprint == contract_of(Annotated[int | None, Field(ge=1)]).fingerprint

@@ -97,7 +97,7 @@ def test_a_target_outside_the_catalogue_counts_as_missed() -> None:
 
 def test_the_interval_is_seeded_and_holds_the_mean() -> None:
     values = np.random.default_rng(0).random(200)
-    first, second = (interval(values, metric="ndcg@10", seed=5) for _ in range(2))
+    first, second = (interval(values, metric="NDCG@10", seed=5) for _ in range(2))
     assert first == second
     assert first.low < first.value < first.high
     # 1.96 standard errors on both sides, to the bootstrap's own noise

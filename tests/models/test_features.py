@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -38,6 +40,14 @@ def test_numbers_are_standardised_and_null_is_the_mean_with_a_flag() -> None:
     assert rows["count"] == pytest.approx([-1, 0, 1])  # log(1) and log(8), one spread apart from their mean
     assert rows["mood=dark"] == [1, 0, 0]
     assert rows["genres=Crime"] == [0.5, 0, 0]
+
+
+def test_an_encoder_encodes_the_same_after_a_trip_through_sorted_json() -> None:
+    encoder = Encoder.learn(SPEC, table(), "items")
+    stored = json.loads(json.dumps(encoder.model_dump(mode="json"), sort_keys=True))
+    again = Encoder.model_validate(stored)
+    assert again.names() == encoder.names()
+    np.testing.assert_array_equal(again.encode(table()), encoder.encode(table()))
 
 
 def test_a_value_not_met_in_training_reads_as_unknown() -> None:

@@ -14,7 +14,9 @@ Conservation law: rows in = rows published + rows quarantined + duplicates dropp
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
@@ -22,7 +24,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lakehouse.arrow import arrow_schema
 from lakehouse.deequ import RAW, REFERENCE, audit_table, judge_rows
-from lakehouse.errors import AuditError, BatchConflictError, BatchSchemaError, StorageError, UnknownTableError
+from lakehouse.errors import (
+    AuditError,
+    BatchConflictError,
+    BatchSchemaError,
+    StorageError,
+    UnknownTableError,
+    first_line,
+)
 from lakehouse.lake import Lakehouse
 from lakehouse.ledger import Metric, Publication
 from lakehouse.snapshot import Snapshot, open_delta
@@ -74,6 +83,7 @@ def publish(lake: Lakehouse, row_model: type[Row], batch: Batch) -> Snapshot[Row
         BatchSchemaError: a required column is missing, or one is unknown; nothing was written.
         AuditError: the new version failed its check; the version published before stays the latest.
         NotPublishedError: a referenced table has no published version yet.
+        StorageError: Spark could not write or read (a full disk, say); publishing the batch again goes on from there.
     """
     contract = row_model.contract
     if (batch.lake_id, batch.table) != (lake.id, contract.table):
@@ -83,7 +93,8 @@ def publish(lake: Lakehouse, row_model: type[Row], batch: Batch) -> Snapshot[Row
         )
     done = next((p for p in lake.publications(contract.table) if p.batch_id == batch.batch_id), None)
     if done is None:
-        done = _through_the_gate(lake, contract, batch)
+        with _engine_failures_explained(contract, batch):
+            done = _through_the_gate(lake, contract, batch)
         lake.ledger.append([done])
     if not done.published:
         good = [p.version for p in lake.publications(contract.table) if p.published]
@@ -138,6 +149,22 @@ def check_constraints(contract: Contract) -> dict[str, str]:
             bound = f"{rule.column} {signs[rule.kind]} {rule.value}"
             found.setdefault(rule.column, []).append(f"({rule.column} IS NULL OR {bound})" if nullable else bound)
     return {f"{column}_range": " AND ".join(bounds) for column, bounds in found.items()}
+
+
+@contextmanager
+def _engine_failures_explained(contract: Contract, batch: Batch) -> Iterator[None]:
+    """Say what is behind an error of Spark's in one sentence; its own message is a stack trace."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("py4j", "pyspark")):
+            raise
+        causes = re.findall(r"Caused by: (?:[\w.$]+: )?(.+)", str(error))
+        raise StorageError(
+            f"Batch {batch.batch_id!r} could not be published into {contract.table!r}: "
+            f"{causes[-1].strip() if causes else first_line(error)}.",
+            fix="Mend that (free disk space, permissions) and run again: the batch waits in staging, nothing is lost.",
+        ) from error
 
 
 def _through_the_gate(lake: Lakehouse, contract: Contract, batch: Batch) -> Publication:

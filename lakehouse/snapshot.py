@@ -117,6 +117,10 @@ class Snapshot(Generic[Row]):
             raise ContractMismatchError.between(self.name, self.version, differences)
 
 
+#: No log has as many commits.
+_LAST_VERSION = 10**12
+
+
 def schema_of(table: DeltaTable) -> pa.Schema:
     """A delta-rs table's schema as a pyarrow schema."""
     import pyarrow as pa
@@ -131,6 +135,8 @@ def open_delta(uri: str, version: int | None = None) -> DeltaTable:
 
     name = Path(uri).name
     try:
+        if version is not None and version > _LAST_VERSION:
+            raise OverflowError  # delta-rs would look for it for ever
         return DeltaTable(uri, version=version)
     except (DeltaError, OSError, OverflowError) as error:
         if version is None or not DeltaTable.is_deltatable(uri):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -227,7 +226,7 @@ def _register(
 def _quiet_mlflow() -> Iterator[None]:
     """No telemetry, no notes on its own database, no warning of its use of SQLAlchemy."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The ``noload`` loader")
         yield

@@ -133,7 +133,7 @@ def test_an_unknown_table_is_refused_with_the_nearest_name(ratings: Lakehouse) -
         ratings.resolve("zzz")
 
 
-@pytest.mark.parametrize("version", [4, 10**9, 2**63, 2**64, 10**30])
+@pytest.mark.parametrize("version", [4, 10**9, 10**12, 2**63 - 1, 2**63, 10**30])
 def test_an_unknown_version_is_refused_with_the_versions_there_are(ratings: Lakehouse, version: int) -> None:
     with pytest.raises(UnknownVersionError, match=rf"no version {version}\..*0 to 3"):
         ratings.resolve(f"ratings@{version}")

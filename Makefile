@@ -27,7 +27,7 @@ setup: .venv/.ready ## install everything into .venv: packages, Spark's librarie
 	@touch $@
 
 .venv/.ready: .venv/.installed
-	@$(call timed,libraries for Spark (Delta and Deequ),$(BIN)/python -m lakehouse.spark)
+	@$(call timed,Spark with Delta and Deequ (libraries, class archive),$(BIN)/python -m lakehouse.rehearsal)
 	@$(call timed,language model (SmolLM2-135M, converted once),$(BIN)/python -m models.llm.weights $(WEIGHTS))
 	@touch $@
 

@@ -1,8 +1,8 @@
-"""What is a Snapshot to Flyte? A structured dataset with typed columns, whose hash is its version.
+"""What is a Snapshot to Flyte? A structured dataset with typed columns, pinned to its version.
 
 The one module of this package that imports flytekit. The literal's URI carries the version, its type the contract's
-columns and the table's name, and its hash (Delta table id, version, contract) is what Flyte caches on: same version, a
-hit; new version, a rerun.
+columns, the Delta table's id and the contract's fingerprint. Flyte caches on them: same version, a hit; new version, or
+another table at the same place, a rerun.
 """
 
 from __future__ import annotations
@@ -74,14 +74,19 @@ class SnapshotTransformer(TypeTransformer[Snapshot[Table]]):  # type: ignore[mis
         snapshot = python_val if isinstance(python_val, Snapshot) else _parse(python_val)
         _check_table(snapshot, row)
         fingerprint = "any" if row is Table else row.contract.fingerprint[:16]
+        # All of the literal is in the cache key but its hash, which flytekit sets anew after this.
+        stored = StructuredDatasetType(
+            columns=expected.structured_dataset_type.columns,
+            format="delta",
+            external_schema_type=SCHEMA_TYPE,
+            external_schema_bytes=f"{snapshot.name}/{snapshot.table_id}/{fingerprint}".encode(),
+        )
         return Literal(
             scalar=Scalar(
                 structured_dataset=StructuredDatasetLiteral(
-                    uri=f"{snapshot.uri}@{snapshot.version}",
-                    metadata=StructuredDatasetMetadata(expected.structured_dataset_type),
+                    uri=f"{snapshot.uri}@{snapshot.version}", metadata=StructuredDatasetMetadata(stored)
                 )
-            ),
-            hash=f"{snapshot.table_id}@{snapshot.version}/{fingerprint}",
+            )
         )
 
     def to_python_value(

@@ -234,15 +234,19 @@ def _application(batch: Batch) -> str:
 
 
 def _merged_already(table: DeltaTable, batch: Batch) -> tuple[Counts, int] | None:
-    """The counts and version of the batch's own commit, if an earlier attempt got that far."""
+    """The counts and version of the batch's own commit, if an earlier attempt got that far and nothing undid it."""
     if table.transaction_version(_application(batch)) is None:
         return None
-    for entry in table.history():
+    kept = table.version()
+    for entry in table.history():  # newest first
+        if entry["operation"] == "RESTORE":
+            kept = min(kept, int(entry["operationParameters"]["version"]))
         metadata = entry.get("userMetadata")
         if metadata:
             counts = Counts.model_validate_json(metadata)
             if counts.batch_id == batch.batch_id:
-                return counts, int(entry["version"])
+                version = int(entry["version"])
+                return (counts, version) if version <= kept else None
     return None
 
 
@@ -251,7 +255,9 @@ def _drop_unpublished(lake: Lakehouse, contract: Contract, table: DeltaTable) ->
     publications = lake.publications(contract.table)
     if any(p.version == table.version() and not p.published for p in publications):
         good = [p.version for p in publications if p.published]
-        table.restore(max(good) if good else _first_empty_version(table))
+        target = max(good) if good else _first_empty_version(table)
+        if target != table.version():
+            table.restore(target)
 
 
 def _first_empty_version(table: DeltaTable) -> int:
@@ -270,14 +276,13 @@ def _judge_and_merge(spark: SparkSession, lake: Lakehouse, contract: Contract, b
             F.array(*[F.when(~F.col(_quoted(name)), F.lit(name)) for name in rules]), lambda name: name.isNotNull()
         )
         judged = judged.withColumn("__broken", broken)
-        bad = judged.where(F.size("__broken") > 0)
-        by_rule = {
-            row["rule"]: row["count"]
-            for row in bad.select(F.explode("__broken").alias("rule")).groupBy("rule").count().collect()
-        }
-        quarantined = bad.count() if by_rule else 0
+        # One pass counts what every rule refused; position by position, for a rule's name may hold anything.
+        refusals = [F.count_if(~F.col(_quoted(name))) for name in rules]
+        (counted,) = judged.agg(F.count_if(F.size("__broken") > 0), *refusals).collect()
+        quarantined, *refused = counted
+        by_rule = {name: count for name, count in zip(rules, refused, strict=True) if count}
         if quarantined:
-            _quarantine(lake, contract, batch, bad)
+            _quarantine(lake, contract, batch, judged.where(F.size("__broken") > 0))
         good = judged.where(F.size("__broken") == 0).select(ROW_NUMBER, *contract.names)
         return _merge(spark, lake, contract, batch, good, quarantined, by_rule)
     finally:
@@ -385,7 +390,7 @@ def _merge(
         table = open_delta(path)
         if not published:
             return counts, table.version()
-        with _CommitAs(spark, batch, counts):
+        with _CommitAs(spark, batch, counts, attempt=table.transaction_version(_application(batch))):
             if table.count() == 0:
                 winners.write.format("delta").mode("append").save(path)
             else:
@@ -401,11 +406,13 @@ def _merge(
 class _CommitAs:
     """While open, Delta commits of this session carry the batch's transaction and counts."""
 
-    def __init__(self, spark: SparkSession, batch: Batch, counts: Counts) -> None:
+    def __init__(self, spark: SparkSession, batch: Batch, counts: Counts, *, attempt: int | None) -> None:
         self.spark = spark
+        # Delta skips a transaction that it has seen; one that a restore has undone must be made again.
+        number = 0 if attempt is None else attempt + 1
         self.options = {
             "spark.databricks.delta.write.txnAppId": _application(batch),
-            "spark.databricks.delta.write.txnVersion": "0",
+            "spark.databricks.delta.write.txnVersion": str(number),
             "spark.databricks.delta.commitInfo.userMetadata": counts.model_dump_json(),
         }
 

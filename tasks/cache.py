@@ -104,9 +104,11 @@ def _read(path: Path) -> tuple[str, tuple[str, ...]]:
     for node in ast.walk(ast.parse(content)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.append(node.module)
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            package = ".".join(path.relative_to(import_root(path)).parts[: -node.level]) if node.level else ""
+            module = ".".join(part for part in (package, node.module) if part)
+            names.append(module)
+            names += [f"{module}.{alias.name}" for alias in node.names]
     return hashlib.sha256(content).hexdigest(), tuple(dict.fromkeys(names))
 
 

@@ -37,8 +37,9 @@ def workflow(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _check_snapshots(declared: PythonFunctionWorkflow) -> None:
-    nodes = {node.id: node for node in _all_nodes(declared._nodes)}  # `nodes` would compile again
-    for node in nodes.values():
+    # Its property `nodes` would compile again. A branch's inner nodes have ids of their own count; none is bound to.
+    nodes = {node.id: node for node in declared._nodes}
+    for node in _all_nodes(declared._nodes):
         if isinstance(node.flyte_entity, BranchNode):
             continue
         for binding in node.bindings:

@@ -119,29 +119,33 @@ def decide(
     drift: list[FeatureShift],
     ratings: Snapshot[Rating],
     day: datetime,
+    holdout_days: int,
     retrain_after_ratings: int,
     retrain_after_days: int,
 ) -> Decided:
-    """Retrain without a champion, on drift, after enough new ratings, or at a certain age."""
+    """Retrain without a champion, on drift, after enough ratings it has not learned from, or at a certain age."""
     from features.store import end_of
 
     if champion.trained_until is None:
         total = ratings.count()
         return _decided(True, f"No champion yet; {total} ratings to learn from.", total)
-    fresh = ratings.arrow(["rated_at"], [("rated_at", ">", champion.trained_until)]).num_rows
-    age = (end_of(day.date()) - champion.trained_until).days
+    # What a challenger would learn from and the champion did not; the newest days are kept for the test.
+    cutoff = end_of(day.date()) - timedelta(days=holdout_days)
+    fresh = ratings.arrow(["rated_at"], [("rated_at", ">", champion.trained_until), ("rated_at", "<", cutoff)]).num_rows
+    age = (cutoff - champion.trained_until).days
     drifted = [f"{shift.feature} (PSI {shift.psi:.2f})" for shift in drift if shift.drifted]
     if drifted:
         retrain, reason = True, f"Drift in {', '.join(drifted)}."
     elif fresh >= retrain_after_ratings:
-        retrain, reason = True, f"{fresh} ratings since the champion was trained, at least {retrain_after_ratings}."
+        retrain = True
+        reason = f"{fresh} ratings to learn from that the champion has not seen, at least {retrain_after_ratings}."
     elif age >= retrain_after_days:
-        retrain, reason = True, f"The champion has not seen the last {age} days, at most {retrain_after_days} wanted."
+        retrain, reason = True, f"The champion lags {age} days behind what could be learned, from {retrain_after_days}."
     else:
         retrain = False
         reason = (
-            f"No drift, {fresh} of {retrain_after_ratings} ratings since the champion was trained, "
-            f"which is {age} of {retrain_after_days} days old."
+            f"No drift; {fresh} of {retrain_after_ratings} ratings that the champion has not seen, "
+            f"{age} of {retrain_after_days} days behind."
         )
     return _decided(retrain, reason, fresh)
 

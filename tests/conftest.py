@@ -23,7 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", rf"error:::({packages})(\.|$)")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def own_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What a test leaves behind, it leaves in its own folder."""
     monkeypatch.setenv("MILLRACE_STATE", str(tmp_path / "state"))
@@ -31,7 +31,7 @@ def own_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lakehouse:
+def lake(own_state: None, tmp_path: Path) -> Lakehouse:
     """An empty lake, the one that the settings name."""
     return Lakehouse.open(tmp_path / "lake", create=True)
 

@@ -73,8 +73,8 @@ def nightly(
     Args:
         day: the day (UTC); the lake then knows the world as at its end. MovieLens 100K has 1997-09-20 to 1998-04-22.
         holdout_days: the newest days, kept from training and used to compare models.
-        retrain_after_ratings: retrain once there are so many ratings that the champion has not seen.
-        retrain_after_days: retrain once the champion has not seen this many days.
+        retrain_after_ratings: retrain once there are so many ratings to learn from that the champion has not seen.
+        retrain_after_days: retrain once the champion is this many days behind what could be learned.
         model: folder of a Hugging Face model for the movie cards; empty for the small default one.
         seed: seeds everything random.
 
@@ -103,6 +103,7 @@ def nightly(
         drift=drift,
         ratings=data.ratings,
         day=day,
+        holdout_days=holdout_days,
         retrain_after_ratings=retrain_after_ratings,
         retrain_after_days=retrain_after_days,
     )

@@ -59,7 +59,8 @@ def lake(tmp_path: Path) -> Lakehouse:
     for minute in (1, 2):
         started = datetime(2026, 1, 1, 0, minute - 1, 55, tzinfo=UTC)
         usage = {"seconds": 3.0, "cpu_seconds": 2.0, "peak_mib": 100.0}
-        lake.ledger.append([Cost(cost_id=str(minute), execution=f"e{minute}", task=f"t{minute}", started_at=started, **usage)])
+        name = {"cost_id": str(minute), "execution": f"e{minute}", "task": f"t{minute}"}
+        lake.ledger.append([Cost(**name, started_at=started, **usage)])
     return lake
 
 

@@ -99,7 +99,7 @@ def test_the_latest_is_the_newest_version_even_if_an_older_one_was_published_aft
 def test_a_system_table_is_always_read_at_its_newest_version(ratings: Lakehouse) -> None:
     ratings.ledger.append([publication(1, FIRST_DAY)])
     assert ratings.resolve("publications").count() == 4
-    assert ratings.resolve("publications@0").count() == 3
+    assert ratings.resolve("publications@1").count() == 3
 
 
 @pytest.mark.parametrize(

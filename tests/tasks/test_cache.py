@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from flytekit.core.cache import VersionParameters
+
+from tasks import cache
+from tasks.cache import MILLRACE_ROOT, ProjectDigest, import_root, sources
+
+
+@pytest.fixture(autouse=True)
+def forget() -> Iterator[None]:
+    """Files are digested once a process; here each look is a new one."""
+    caches = (cache._read, cache._digest, cache.environment_digest)
+
+    def clear() -> None:
+        for one in caches:
+            one.cache_clear()
+
+    clear()
+    yield
+    clear()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A user's project: flow uses near, which uses far; apart is used by nobody."""
+    files = {
+        "job/__init__.py": "",
+        "job/flow.py": "from job.near import near\ndef run(): return near()\ndef walk(): return 1\n",
+        "job/near.py": "def near():\n    from parts import far\n    return far.far()\n",
+        "job/apart.py": "x = 1\n",
+        "parts/__init__.py": "",
+        "parts/far.py": "from . import base\nfrom .deep.low import low\ndef far(): return 1\n",
+        "parts/base.py": "y = 1\n",
+        "parts/deep/__init__.py": "",
+        "parts/deep/low.py": "from ..base import y as low\n",
+        "parts/prompt.txt": "Say something.",
+        "parts/page.html.j2": "<p>",
+        "parts/notes.md": "Nothing that runs.",
+        "elsewhere/text.txt": "a",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def version(project: Path, monkeypatch: pytest.MonkeyPatch, name: str = "run", salt: str = "") -> str:
+    """The cache version of a function of job/flow.py, as flytekit asks for it."""
+    for one in (cache._read, cache._digest, cache.environment_digest):
+        one.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(project))
+        modules = {name for name in sys.modules if name.partition(".")[0] in ("job", "parts")}
+        for module in modules:
+            patch.delitem(sys.modules, module)
+        function: Callable[[], int] = getattr(importlib.import_module("job.flow"), name)
+        for module in [name for name in sys.modules if name.partition(".")[0] in ("job", "parts")]:
+            del sys.modules[module]
+    return ProjectDigest().get_version(salt, VersionParameters(func=function))
+
+
+@pytest.mark.parametrize(
+    ("path", "counts"),
+    [
+        ("job/flow.py", True),
+        ("job/near.py", True),
+        ("job/__init__.py", True),
+        ("parts/far.py", True),  # imported inside a function
+        ("parts/base.py", True),  # imported relatively
+        ("parts/deep/low.py", True),
+        ("parts/prompt.txt", True),
+        ("parts/page.html.j2", True),
+        ("job/apart.py", False),
+        ("parts/notes.md", False),
+        ("elsewhere/text.txt", False),
+    ],
+)
+def test_the_version_changes_with_what_the_task_uses_and_nothing_else(
+    project: Path, monkeypatch: pytest.MonkeyPatch, path: str, counts: bool
+) -> None:
+    before = version(project, monkeypatch)
+    assert version(project, monkeypatch) == before
+    (project / path).write_text((project / path).read_text() + "\n# changed\n")
+    assert (version(project, monkeypatch) != before) is counts
+
+
+def test_two_tasks_of_one_module_and_two_salts_have_versions_of_their_own(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {version(project, monkeypatch, name, salt) for name in ("run", "walk") for salt in ("", "x")}
+    assert len(found) == 4
+
+
+def test_the_version_changes_with_the_environments_lock(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = project / "millrace"
+    root.mkdir()
+    monkeypatch.setattr(cache, "MILLRACE_ROOT", root)
+    without = version(project, monkeypatch)
+    (root / "requirements.lock").write_text("numpy==1")
+    first = version(project, monkeypatch)
+    (root / "requirements.lock").write_text("numpy==2")
+    assert len({without, first, version(project, monkeypatch)}) == 3
+
+
+def test_where_the_project_lies_does_not_count(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = tmp_path_factory.mktemp("other") / "place"
+    shutil.copytree(project, other)
+    assert version(project, monkeypatch) == version(other, monkeypatch)
+
+
+def test_a_task_of_the_nightly_job_depends_on_the_layers_below_it_and_on_no_other_task() -> None:
+    start = MILLRACE_ROOT / "tasks" / "publish.py"
+    found = sources(start, (import_root(start),))
+    assert {"lakehouse/publish.py", "lakehouse/tables.py", "lakehouse/deequ.py", "tasks/typed.py"} <= set(found)
+    assert not {name for name in found if name.startswith(("workflows/", "models/", "cli/", "tasks/train"))}

@@ -57,7 +57,7 @@ def _days(ratings: pa.Table, key: str) -> pl.DataFrame:
     frame = pl.DataFrame(pl.from_arrow(ratings.select(["user_id", "item_id", "rating", "rated_at"])))
     return (
         # One order of summation whatever order the rows came in: equal inputs give equal bits.
-        frame.sort(key, "rated_at", "user_id", "item_id")
+        frame.sort(key, "rated_at", "user_id", "item_id", "rating")
         .with_columns(day=pl.col("rated_at").dt.convert_time_zone("UTC").dt.date())
         .group_by(key, "day", maintain_order=True)
         .agg(day_count=pl.len().cast(pl.Int64), day_sum=pl.col("rating").sum())

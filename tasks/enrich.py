@@ -55,7 +55,7 @@ def default_model_folder() -> Path:
     return Path(sys.prefix) / "share" / "millrace" / "smollm2-135m-instruct"
 
 
-@task(cpu="2", memory="6Gi", deck=True)
+@task(cpu="2", memory="6Gi")
 def enrich(lake: Lake, movies: Snapshot[Movie], day: datetime, model: str) -> Enriched:
     """Ask the language model for the cards that are missing; publish those that are new or changed.
 

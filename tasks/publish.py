@@ -19,7 +19,7 @@ class Published(NamedTuple):
     ratings: Snapshot[Rating]
 
 
-@task(cpu="2", memory="4Gi", deck=True)
+@task(cpu="2", memory="4Gi")
 def publish(lake: Lake, batches: list[Batch]) -> Published:
     """Judge each batch with Deequ, quarantine what breaks a rule, merge the rest, audit and publish the tables."""
     from lakehouse.publish import publish as publish_batch

@@ -28,7 +28,7 @@ setup: .venv/.ready ## install everything into .venv: packages, Spark's librarie
 
 .venv/.ready: .venv/.installed
 	@$(call timed,Spark with Delta and Deequ (libraries, class archive),$(BIN)/python -m lakehouse.rehearsal)
-	@$(call timed,language model (SmolLM2-135M, converted once),$(BIN)/python -m models.llm.weights $(WEIGHTS))
+	@$(call timed,language model (SmolLM2-135M converted, vLLM tried),$(BIN)/python -m models.llm.rehearsal $(WEIGHTS))
 	@touch $@
 
 demo: setup ## set up and run the nightly job for one day (DAY=1998-04-20); ends with the report's path

@@ -23,20 +23,19 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, Field
 
 from lakehouse.arrow import arrow_schema
-from lakehouse.deequ import RAW, REFERENCE, audit_table, judge_rows
+from lakehouse.deequ import audit_table
 from lakehouse.errors import (
     AuditError,
     BatchConflictError,
-    BatchSchemaError,
     StorageError,
-    UnknownTableError,
     first_line,
 )
+from lakehouse.judging import check_columns, judged_rows, rule_column
 from lakehouse.lake import Lakehouse
 from lakehouse.ledger import Metric, Publication
 from lakehouse.snapshot import Snapshot, open_delta
 from lakehouse.staging import ROW_NUMBER, Batch, stage, staged
-from lakehouse.table import Contract, EventTime, Key, Table, declared_tables, read_contract
+from lakehouse.table import Contract, EventTime, Key, Table, read_contract
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -170,7 +169,7 @@ def _engine_failures_explained(contract: Contract, batch: Batch) -> Iterator[Non
 def _through_the_gate(lake: Lakehouse, contract: Contract, batch: Batch) -> Publication:
     from lakehouse.spark import spark_session
 
-    _check_columns(lake, contract, batch)
+    check_columns(lake, contract, batch)
     create_table(lake, contract)
     table = open_delta(str(lake.path(contract.table)))
     merged = _merged_already(table, batch)
@@ -216,19 +215,6 @@ def _through_the_gate(lake: Lakehouse, contract: Contract, batch: Batch) -> Publ
     )
 
 
-def _check_columns(lake: Lakehouse, contract: Contract, batch: Batch) -> None:
-    """BatchSchemaError for a column that is missing, unknown or there twice; an optional one may be left out."""
-    import pyarrow.parquet as pq
-
-    *brought, _ = pq.read_schema(lake.root / batch.path).names  # staging adds the rows' numbers last
-    missing = [c.name for c in contract.columns if not c.nullable and c.name not in brought]
-    unknown = [name for n, name in enumerate(brought) if name not in contract.names or name in brought[:n]]
-    if missing or unknown:
-        raise BatchSchemaError.columns(
-            contract.table, batch.batch_id, batch.rows, missing=missing, unknown=unknown, known=contract.names
-        )
-
-
 def _application(batch: Batch) -> str:
     return f"millrace/{batch.table}/{batch.batch_id}"
 
@@ -267,17 +253,17 @@ def _first_empty_version(table: DeltaTable) -> int:
 
 
 def _judge_and_merge(spark: SparkSession, lake: Lakehouse, contract: Contract, batch: Batch) -> tuple[Counts, int]:
-    judged = _judged(spark, lake, contract, batch).cache()
+    judged = judged_rows(spark, lake, contract, batch).cache()
     try:
         rules = [rule.name for rule in contract.rules]
         from pyspark.sql import functions as F
 
         broken = F.filter(
-            F.array(*[F.when(~F.col(_quoted(name)), F.lit(name)) for name in rules]), lambda name: name.isNotNull()
+            F.array(*[F.when(~F.col(rule_column(name)), F.lit(name)) for name in rules]), lambda name: name.isNotNull()
         )
         judged = judged.withColumn("__broken", broken)
         # One pass counts what every rule refused; position by position, for a rule's name may hold anything.
-        refusals = [F.count_if(~F.col(_quoted(name))) for name in rules]
+        refusals = [F.count_if(~F.col(rule_column(name))) for name in rules]
         (counted,) = judged.agg(F.count_if(F.size("__broken") > 0), *refusals).collect()
         quarantined, *refused = counted
         by_rule = {name: count for name, count in zip(rules, refused, strict=True) if count}
@@ -287,49 +273,6 @@ def _judge_and_merge(spark: SparkSession, lake: Lakehouse, contract: Contract, b
         return _merge(spark, lake, contract, batch, good, quarantined, by_rule)
     finally:
         judged.unpersist()
-
-
-def _quoted(name: str) -> str:
-    """A column name for Spark; rules with a pattern may hold a backtick."""
-    return "`" + name.replace("`", "``") + "`"
-
-
-def _judged(spark: SparkSession, lake: Lakehouse, contract: Contract, batch: Batch) -> DataFrame:
-    """The batch in the contract's types, each row with its number, its raw JSON and a boolean for each rule."""
-    from pyspark.sql import functions as F
-
-    from lakehouse.spark_schema import as_declared, spark_type
-
-    staged = spark.read.parquet(str(lake.root / batch.path))
-    raw = staged.drop(ROW_NUMBER)
-    as_it_came = F.to_json(F.struct(*[F.col(f"`{name}`") for name in raw.columns]), {"ignoreNullFields": "false"})
-    frame = staged.withColumn("__json", as_it_came)
-    for column in contract.columns:
-        if column.name not in raw.columns:  # an optional one: it is null in every row
-            frame = frame.withColumn(column.name, F.lit(None).cast(spark_type(column.type)))
-        elif raw.schema[column.name].dataType != spark_type(column.type):
-            frame = frame.withColumn(RAW + column.name, F.col(f"`{column.name}`"))
-            declared = as_declared(column.name, raw.schema[column.name].dataType, column.type)
-            frame = frame.withColumn(column.name, F.expr(declared))
-        if column.references is not None:
-            frame = _with_reference(frame, lake, column.name, column.references.table, column.references.column, spark)
-    return judge_rows(frame, contract.rules, batch.day)
-
-
-def _with_reference(
-    frame: DataFrame, lake: Lakehouse, column: str, table: str, target: str, spark: SparkSession
-) -> DataFrame:
-    """Add ``__ref_<column>``: whether the value exists in the referenced table's published version."""
-    from pyspark.sql import functions as F
-
-    if table not in declared_tables():
-        raise UnknownTableError.named(table, declared_tables())
-    snapshot = lake.latest(declared_tables()[table])
-    known = spark.read.format("delta").option("versionAsOf", snapshot.version).load(snapshot.uri)
-    flag = REFERENCE + column
-    known = known.select(F.col(f"`{target}`").alias(flag + "_value")).distinct().withColumn(flag, F.lit(True))
-    joined = frame.join(F.broadcast(known), F.col(f"`{column}`") == F.col(flag + "_value"), "left")
-    return joined.drop(flag + "_value").withColumn(flag, F.coalesce(F.col(flag), F.lit(False)))
 
 
 def _quarantine(lake: Lakehouse, contract: Contract, batch: Batch, bad: DataFrame) -> None:

@@ -199,23 +199,3 @@ def _convert(gguf: Path, target: Path) -> None:
         path = target / name
         settings = {key: value for key, value in json.loads(path.read_bytes()).items() if key != "transformers_version"}
         path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _main() -> int:
-    if len(sys.argv) != 2:
-        print("usage: python -m models.llm.weights FOLDER", file=sys.stderr)
-        return 2
-    folder = Path(sys.argv[1])
-    print(f"language model: {'found in' if folder.exists() else 'converting into'} {folder}", flush=True)
-    try:
-        model = ensure_weights(folder)
-    except (ModelFolderError, WeightsSourceError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    size = sum(path.stat().st_size for path in model.path.iterdir()) / 2**20
-    print(f"language model: {model.name}, {size:.0f} MiB, digest {model.digest[:12]}")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(_main())

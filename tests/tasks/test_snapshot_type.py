@@ -8,7 +8,6 @@ import pytest
 from click.testing import CliRunner
 from deltalake import write_deltalake
 from flytekit.core.context_manager import FlyteContextManager
-from flytekit.core.local_cache import LocalTaskCache
 from flytekit.core.type_engine import TypeEngine
 from flytekit.models.literals import Literal
 from flytekit.models.types import SimpleType
@@ -43,10 +42,7 @@ def lake(lake: Lakehouse) -> Lakehouse:
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flytekit's local cache in a folder of the test's own, and no call counted yet."""
-    monkeypatch.setattr("flytekit.core.local_cache.CACHE_LOCATION", str(tmp_path / "cache"))
-    monkeypatch.setattr(LocalTaskCache, "_initialized", False)
+def no_calls_yet() -> None:
     CALLS.clear()
 
 

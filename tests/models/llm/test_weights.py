@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from models.llm import weights
+from models.llm import rehearsal, weights
 from models.llm.errors import ModelFolderError, WeightsSourceError
 from models.llm.weights import MANIFEST, ensure_weights, open_weights
 
@@ -103,8 +103,8 @@ def test_a_missing_package_is_one_sentence_on_the_command_line(
     monkeypatch.setattr(weights, "SOURCE_PACKAGE", "no_such_package")
     with pytest.raises(WeightsSourceError, match="no-such-package"):
         ensure_weights(tmp_path / "model")
-    monkeypatch.setattr(sys, "argv", ["weights", str(tmp_path / "model")])
-    assert weights._main() == 1
+    monkeypatch.setattr(sys, "argv", ["rehearsal", str(tmp_path / "model")])
+    assert rehearsal.main() == 1
     assert "no-such-package" in capsys.readouterr().err
 
 
@@ -121,6 +121,6 @@ def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypat
 
 
 def test_the_command_line_says_how_it_is_used() -> None:
-    done = subprocess.run([sys.executable, "-m", "models.llm.weights"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "models.llm.rehearsal"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "usage" in done.stderr

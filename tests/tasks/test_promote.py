@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from flytekit.core.local_cache import LocalTaskCache
 
-from tasks.features import ViewState
-from tasks.promote import METRIC, judge
-from tasks.train import Comparison, Score
+from lakehouse import Lakehouse
+from lakehouse.ledger import Promotion
+from tasks.decide import Champion
+from tasks.features import TrainingSet, ViewState
+from tasks.lake import Lake
+from tasks.promote import METRIC, REGISTERED_MODEL, Gate, judge, register, tracking_uri
+from tasks.train import Comparison, Model, Score
 
 AT = datetime(1998, 4, 7, tzinfo=UTC)
 
@@ -62,3 +68,44 @@ def test_each_gate_gives_its_numbers() -> None:
     gates = {gate.gate: gate for gate in judge(comparison=comparison(0.25, (-0.01, 0.03)), views=views(1))}
     assert gates["champion"].inputs == pytest.approx({"difference": 0.01, "low": -0.01, "high": 0.03})
     assert "1 of 20 feature values" in gates["parity"].reason
+
+
+def test_a_model_is_registered_once_and_only_one_that_passed_becomes_champion(lake: Lakehouse, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    def night(digest: str, *, passed: bool) -> int:
+        folder = tmp_path / digest
+        folder.mkdir(exist_ok=True)
+        (folder / "model.json").write_text("{}")
+        model = Model(
+            path=str(folder),
+            digest=digest,
+            interactions=1,
+            users=1,
+            items=2,
+            trained_until=AT,
+            losses=[1.0, 0.5],
+            warm_start=False,
+        )
+        files = TrainingSet(folder=str(tmp_path), digest="t", rows=1, cutoff=AT, until=AT, sources=["ratings@2"])
+        outcome = register(
+            lake=Lake(root=str(lake.root), id=lake.id),
+            training_set=files,
+            model=model,
+            comparison=comparison(0.25),
+            gates=[Gate(gate="parity", passed=passed, reason="For the test.", inputs={})],
+            champion=Champion(),
+            day=datetime(1998, 4, 20),
+            seed=0,
+        )
+        assert outcome.verdict == ("promoted" if passed else "registered")
+        return outcome.registry_version
+
+    assert night("first", passed=True) == 1
+    assert night("second", passed=False) == 2
+    LocalTaskCache.clear()  # a retry that Flyte does not answer meets the version that is there
+    assert night("first", passed=True) == 1
+    client = MlflowClient(tracking_uri=tracking_uri())
+    assert client.get_model_version_by_alias(REGISTERED_MODEL, "champion").version == 1
+    assert len(client.search_model_versions(f"name = '{REGISTERED_MODEL}'")) == 2
+    assert [p.model_digest for p in lake.ledger.read(Promotion)] == ["first"]

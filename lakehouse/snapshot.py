@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -183,6 +184,8 @@ def _literal_sql(value: Value) -> str:
     """A value as a literal of delta-rs's SQL dialect (DataFusion)."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"arrow_cast('{value}', 'Float64')"  # a bare inf would be a column's name
     if isinstance(value, (int, float)):
         return repr(value)
     if isinstance(value, datetime):

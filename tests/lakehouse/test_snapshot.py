@@ -3,6 +3,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
+from math import inf
 from pathlib import Path
 from typing import Any, cast
 
@@ -189,7 +190,7 @@ HOSTILE = ["'", "''", "' OR '1'='1", "\\", "\\'", "a\nb", "%", "_", "--", "/*", 
 INSTANTS = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "number": st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 2),
-    "share": st.floats(allow_nan=False) | st.sampled_from([0.0, 0.5, 1.0]),
+    "share": st.floats(allow_nan=False) | st.sampled_from([0.0, 0.5, 1.0, inf, -inf]),
     "text": st.text(st.characters(exclude_categories=["Cs"]), max_size=5) | st.sampled_from(HOSTILE),
     "flag": st.booleans(),
     "day": st.dates(date(1900, 1, 1), date(2200, 1, 1)),

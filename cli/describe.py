@@ -65,7 +65,7 @@ def _stored(table: str) -> tuple[Description, list[Description]]:
     lake = open_lake()
     if table not in lake.names():
         raise UnknownTableError.named(table, {*lake.names(), *declared_tables()})
-    delta = open_delta(str(lake.path(table)))
+    delta = open_delta(lake.uri(table))
     columns: list[Description] = [
         {
             "name": field.name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from pathlib import Path
 
 import click
 
@@ -78,11 +77,10 @@ def _explained(error: Exception) -> list[str]:
 @click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--lake",
-    type=click.Path(path_type=Path),
-    help="Folder of the lake.  [default: LAKEHOUSE_ROOT, else lake/ in MILLRACE_STATE]",
+    help="Folder or s3:// URL of the lake.  [default: LAKEHOUSE_ROOT, else lake/ in MILLRACE_STATE]",
 )
 @click.option("--debug", is_flag=True, envvar="MILLRACE_DEBUG", help="Show where an error was raised.")
-def main(lake: Path | None, debug: bool) -> None:
+def main(lake: str | None, debug: bool) -> None:
     """Ask a lake: its tables and versions, their rows in SQL, and what each run did."""
 
 

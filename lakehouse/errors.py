@@ -258,3 +258,13 @@ def first_line(error: BaseException) -> str:
     """What another library's error says first, without its trailing period."""
     text = str(error).strip()
     return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+
+
+class MissingPackageError(MillraceError):
+    """Something needs a package of an extra that is not installed."""
+
+    code = "MR-PACKAGE"
+
+    @classmethod
+    def for_extra(cls, what: str, extra: str) -> MissingPackageError:
+        return cls(f"{what} needs packages that are not installed.", fix=f"Run pip install 'millrace[{extra}]'.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 from lakehouse.deequ import RAW, REFERENCE, judge_rows
@@ -18,7 +19,7 @@ def check_columns(lake: Lakehouse, contract: Contract, batch: Batch) -> None:
     """BatchSchemaError for a column that is missing, unknown or there twice; an optional one may be left out."""
     import pyarrow.parquet as pq
 
-    *brought, _ = pq.read_schema(lake.root / batch.path).names  # staging adds the rows' numbers last
+    *brought, _ = pq.read_schema(io.BytesIO(lake.storage.read(batch.path))).names  # staging adds the rows' numbers last
     missing = [c.name for c in contract.columns if not c.nullable and c.name not in brought]
     unknown = [name for n, name in enumerate(brought) if name not in contract.names or name in brought[:n]]
     if missing or unknown:
@@ -33,7 +34,7 @@ def judged_rows(spark: SparkSession, lake: Lakehouse, contract: Contract, batch:
 
     from lakehouse.spark_schema import as_declared, spark_type
 
-    staged = spark.read.parquet(str(lake.root / batch.path))
+    staged = spark.read.parquet(f"{lake.root}/{batch.path}")
     raw = staged.drop(ROW_NUMBER)
     as_it_came = F.to_json(F.struct(*[F.col(f"`{name}`") for name in raw.columns]), {"ignoreNullFields": "false"})
     frame = staged.withColumn("__json", as_it_came)

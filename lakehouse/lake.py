@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import uuid
 from datetime import UTC, date, datetime
@@ -12,13 +11,16 @@ from typing import TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from lakehouse.errors import NotPublishedError, ReferenceSyntaxError, StorageError, UnknownTableError
-from lakehouse.ledger import SYSTEM_TABLES, Ledger, Publication
+from lakehouse.errors import NotPublishedError, ReferenceSyntaxError, StorageError, UnknownTableError, first_line
+from lakehouse.ledger import LEDGER_FOLDER, SYSTEM_TABLES, Ledger, Publication
 from lakehouse.settings import Settings
 from lakehouse.snapshot import Snapshot, open_delta
+from lakehouse.storage import Storage, storage_of
 from lakehouse.table import Table, declared_tables
 
 Row = TypeVar("Row", bound=Table)
+
+_MARKER = "_lake.json"
 
 _REFERENCE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:@(?P<at>[0-9]+|[0-9]{4}-[0-9]{2}-[0-9]{2}))?")
 
@@ -55,47 +57,46 @@ class Lakehouse:
     """A folder of Delta tables with its ledger.
 
     Attributes:
-        root: the lake's folder.
+        root: absolute path of the lake's folder, or its ``s3://bucket/prefix``.
+        storage: the lake's own files.
         id: made when the lake is created; a new lake at the same path has a new id.
         ledger: the system tables.
     """
 
-    def __init__(self, root: Path, lake_id: str) -> None:
-        self.root = root
+    def __init__(self, storage: Storage, lake_id: str) -> None:
+        self.storage = storage
+        self.root = storage.root
         self.id = lake_id
-        self.ledger = Ledger(root)
+        self.ledger = Ledger(storage)
 
     @classmethod
-    def open(cls, root: Path | None = None, *, create: bool = False) -> Lakehouse:
+    def open(cls, root: Path | str | None = None, *, create: bool = False) -> Lakehouse:
         """Open the lake at ``root`` (default: the settings'); ``create`` makes an empty one if there is none."""
-        root = (root or Settings().root).resolve()
-        marker = root / "_lake.json"
-        if not marker.is_file():
+        storage = storage_of(root or Settings().root)
+        if not storage.exists(_MARKER):
             if not create:
                 raise StorageError(
-                    f"There is no lake at {root}.",
+                    f"There is no lake at {storage.root}.",
                     fix="Run the nightly job first, or set LAKEHOUSE_ROOT to a lake's folder.",
                 )
-            _create_marker(marker)
-        return cls(root, str(json.loads(marker.read_text())["id"]))
+            _create_marker(storage)
+        return cls(storage, str(json.loads(storage.read(_MARKER))["id"]))
 
-    def path(self, name: str) -> Path:
-        """The folder of a table, whether it exists or not."""
-        own = self.ledger.folder / name
-        return own if name in SYSTEM_TABLES or (own / "_delta_log").is_dir() else self.root / name
+    def uri(self, name: str) -> str:
+        """Path or URL of a table's folder, whether it exists or not."""
+        return f"{self.root}/{LEDGER_FOLDER}/{name}" if self.is_system(name) else f"{self.root}/{name}"
 
     def is_system(self, name: str) -> bool:
         """Whether the table belongs to the ledger."""
-        return self.path(name).parent == self.ledger.folder
+        return name in SYSTEM_TABLES or name in self.storage.tables(LEDGER_FOLDER)
 
-    def quarantine_path(self, name: str) -> Path:
-        """The folder of the quarantine beside a table."""
-        return self.root / "_quarantine" / name
+    def quarantine_uri(self, name: str) -> str:
+        """Path or URL of the quarantine beside a table."""
+        return f"{self.root}/_quarantine/{name}"
 
     def names(self) -> list[str]:
         """Names of the stored tables, system tables last."""
-        own = sorted(p.parent.name for p in self.root.glob("[a-z]*/_delta_log"))
-        return own + sorted(p.parent.name for p in self.ledger.folder.glob("*/_delta_log"))
+        return self.storage.tables("") + self.storage.tables(LEDGER_FOLDER)
 
     def resolve(self, reference: str) -> Snapshot[Table]:
         """``ratings@12`` by version, ``ratings@1998-03-01`` as published by then, ``ratings`` latest published."""
@@ -108,7 +109,7 @@ class Lakehouse:
                 raise NotPublishedError.at_all(name)
             raise UnknownTableError.named(name, self.names())
         row = declared_tables().get(name, Table)
-        uri = str(self.path(name))
+        uri = self.uri(name)
         try:
             version = int(at) if at is not None and "-" not in at else None
             day = date.fromisoformat(at) if at is not None and version is None else None
@@ -137,9 +138,9 @@ class Lakehouse:
         last = {p.table_name: p for p in sorted(self.publications(), key=_age) if p.published}
         found = []
         for name in self.names():
-            delta = open_delta(str(self.path(name)))
+            delta = open_delta(self.uri(name))
             publication = last.get(name)
-            at = open_delta(str(self.path(name)), publication.version) if publication else delta
+            at = open_delta(self.uri(name), publication.version) if publication else delta
             found.append(
                 TableInfo(
                     name=name,
@@ -159,7 +160,7 @@ class Lakehouse:
             raise UnknownTableError.named(name, self.names())
         published = {p.version: p for p in self.publications(name)}
         lines = []
-        for entry in open_delta(str(self.path(name))).history():
+        for entry in open_delta(self.uri(name)).history():
             version = int(entry["version"])
             publication = published.get(version)
             lines.append(
@@ -192,20 +193,13 @@ def _age(publication: Publication) -> tuple[int, datetime]:
     return publication.version, publication.published_at
 
 
-def _create_marker(marker: Path) -> None:
+def _create_marker(storage: Storage) -> None:
     """Write the lake's id; of two processes that create at once, the first one's id stays."""
+    content = json.dumps({"id": str(uuid.uuid4()), "created_at": datetime.now(UTC).isoformat()})
     try:
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        part = marker.with_name(f"_lake.{os.getpid()}.{uuid.uuid4().hex}")
-        part.write_text(json.dumps({"id": str(uuid.uuid4()), "created_at": datetime.now(UTC).isoformat()}))
-        try:
-            os.link(part, marker)  # fails if another process was first
-        except FileExistsError:
-            pass
-        finally:
-            part.unlink()
+        storage.write(_MARKER, content.encode())
     except OSError as error:
         raise StorageError(
-            f"The lake's folder {marker.parent} can't be written: {error.strerror}.",
+            f"The lake's folder {storage.root} can't be written: {error.strerror or first_line(error)}.",
             fix="Choose another folder with LAKEHOUSE_ROOT, or mend its permissions or disk space.",
         ) from error

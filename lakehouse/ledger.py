@@ -4,23 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
-from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
 from lakehouse.errors import StorageError
+from lakehouse.storage import Storage
 from lakehouse.table import EventTime, Key, Table
+
+#: Folder of the system tables in a lake.
+LEDGER_FOLDER = "_ledger"
 
 LedgerRow = TypeVar("LedgerRow", bound=Table)
 
 
 class Publication(Table, name="publications"):
-    """One batch's way through the gate: what came in, what was decided, which version readers got."""
+    """One batch's way through the gate, or an act on the table: what came in and which version readers got."""
 
-    publication_id: Annotated[str, Key(), Field(description="Table and batch, as table/batch.")]
+    publication_id: Annotated[str, Key(), Field(description="Table, batch and version, as table/batch@version.")]
     table_name: Annotated[str, Field(description="The table the batch was for.")]
-    batch_id: Annotated[str, Field(description="The batch's own id.")]
+    batch_id: Annotated[str, Field(description="The batch's own id; of another act, its kind and a number.")]
+    kind: Annotated[
+        Literal["batch", "requeue", "restore", "optimize", "erase", "evolve"],
+        Field(description="What made the version: rows, or an act on the table as it stood."),
+    ] = "batch"
+    inputs: Annotated[list[str], Field(description="Versions that its rows were made from, as table@version.")] = Field(
+        default_factory=list
+    )
+    restored_from: Annotated[
+        int | None, Field(description="Of a restore: the version whose rows came back; those between are withdrawn.")
+    ] = None
     day: Annotated[date, Field(description="The day whose end the batch brings the table to.")]
     version: Annotated[int, Field(description="Delta version the batch ended in.")]
     published: Annotated[bool, Field(description="Whether readers of the latest version get it.")]
@@ -115,14 +128,15 @@ class Ledger:
     """The system tables of one lake.
 
     Args:
-        root: the lake's folder; the tables live in its ``_ledger`` folder.
+        storage: the lake's; the tables live in its ``_ledger`` folder.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.folder = root / "_ledger"
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
 
-    def path(self, row_model: type[Table]) -> Path:
-        return self.folder / row_model.contract.table
+    def uri(self, row_model: type[Table]) -> str:
+        """Path or URL of a system table's folder, whether it exists or not."""
+        return f"{self.storage.root}/{LEDGER_FOLDER}/{row_model.contract.table}"
 
     def append(self, rows: Sequence[Table]) -> None:
         """Add rows of one model; a row whose key is already there is left as it is."""
@@ -140,9 +154,9 @@ class Ledger:
         fresh = [row for key, row in reversed(unique.items()) if key not in known]
         if not fresh:
             return
-        path = self.path(row_model)
+        path = self.uri(row_model)
         try:
-            if not DeltaTable.is_deltatable(str(path)):
+            if not DeltaTable.is_deltatable(path):
                 DeltaTable.create(
                     path, arrow_schema(contract), mode="ignore", name=contract.table, description=contract.description
                 )
@@ -159,7 +173,7 @@ class Ledger:
 
         from lakehouse.snapshot import Snapshot
 
-        path = str(self.path(row_model))
+        path = self.uri(row_model)
         if not DeltaTable.is_deltatable(path):
             return
         table = DeltaTable(path)

@@ -98,7 +98,7 @@ def publish(lake: Lakehouse, row_model: type[Row], batch: Batch) -> Snapshot[Row
     if not done.published:
         good = [p.version for p in lake.publications(contract.table) if p.published]
         raise AuditError.failed(contract.table, done.version, done.failed_checks, max(good, default=None))
-    return Snapshot(str(lake.path(contract.table)), done.version, row_model)
+    return Snapshot(lake.uri(contract.table), done.version, row_model)
 
 
 def publish_rows(
@@ -116,7 +116,7 @@ def publish_rows(
 
 def create_table(lake: Lakehouse, contract: Contract) -> None:
     """Make the empty Delta table of a contract, with comments and CHECK constraints, unless it is there."""
-    _create(str(lake.path(contract.table)), contract)
+    _create(lake.uri(contract.table), contract)
 
 
 def _create(path: str, contract: Contract) -> None:
@@ -171,7 +171,7 @@ def _through_the_gate(lake: Lakehouse, contract: Contract, batch: Batch) -> Publ
 
     check_columns(lake, contract, batch)
     create_table(lake, contract)
-    table = open_delta(str(lake.path(contract.table)))
+    table = open_delta(lake.uri(contract.table))
     merged = _merged_already(table, batch)
     spark = spark_session()
     if merged is None:
@@ -179,7 +179,7 @@ def _through_the_gate(lake: Lakehouse, contract: Contract, batch: Batch) -> Publ
         counts, version = _judge_and_merge(spark, lake, contract, batch)
     else:
         counts, version = merged
-    current = spark.read.format("delta").option("versionAsOf", version).load(str(lake.path(contract.table)))
+    current = spark.read.format("delta").option("versionAsOf", version).load(lake.uri(contract.table))
     verdict = audit_table(current, contract)
     now = datetime.now(UTC)
     lake.ledger.append(
@@ -197,7 +197,7 @@ def _through_the_gate(lake: Lakehouse, contract: Contract, batch: Batch) -> Publ
         ]
     )
     return Publication(
-        publication_id=f"{contract.table}/{batch.batch_id}",
+        publication_id=f"{contract.table}/{batch.batch_id}@{version}",
         table_name=contract.table,
         batch_id=batch.batch_id,
         day=batch.day,
@@ -279,7 +279,7 @@ def _quarantine(lake: Lakehouse, contract: Contract, batch: Batch, bad: DataFram
     """Append the refused rows, once for each batch."""
     from pyspark.sql import functions as F
 
-    path = str(lake.quarantine_path(contract.table))
+    path = lake.quarantine_uri(contract.table)
     _create(path, QUARANTINE)
     rows = bad.select(
         F.concat(F.lit(f"{batch.batch_id}/"), F.col(ROW_NUMBER).cast("string")).alias("quarantine_id"),
@@ -308,7 +308,7 @@ def _merge(
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    path = str(lake.path(contract.table))
+    path = lake.uri(contract.table)
     clock = contract.event_time
     newest = [F.col(clock).desc()] if clock else []
     window = Window.partitionBy(*contract.key).orderBy(*newest, F.col(ROW_NUMBER).desc())
@@ -372,7 +372,7 @@ def quarantined(lake: Lakehouse, name: str) -> Snapshot[Table] | None:
     """The quarantine beside a table at its newest version; None if nothing was ever refused."""
     from deltalake import DeltaTable
 
-    path = str(lake.quarantine_path(name))
+    path = lake.quarantine_uri(name)
     if not DeltaTable.is_deltatable(path):
         return None
     return cast("Snapshot[Table]", Snapshot(path, DeltaTable(path).version()))

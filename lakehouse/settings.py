@@ -23,14 +23,14 @@ class Settings(BaseSettings):
         default_factory=lambda: project_folder() / ".millrace",
         description="Folder for what runs leave behind: the lake, models, the online store, reports.",
     )
-    lakehouse_root: Path | None = Field(
+    lakehouse_root: str | None = Field(
         default=None,
         validation_alias="LAKEHOUSE_ROOT",
-        description="Folder of the Delta tables; default: lake/ in the state folder.",
+        description="Folder or s3:// URL of the Delta tables; default: lake/ in the state folder.",
     )
     spark_master: str = Field(default="local[2]", description="Spark master URL.")
     spark_memory: str = Field(default="1g", description="Heap of the Spark driver, as the JVM writes sizes.")
 
     @property
-    def root(self) -> Path:
-        return (self.lakehouse_root or self.state / "lake").resolve()
+    def root(self) -> str:
+        return self.lakehouse_root or str(self.state / "lake")

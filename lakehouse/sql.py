@@ -181,19 +181,21 @@ def _resolve(lake: Lakehouse, names: set[str]) -> tuple[Sources, dict[str, Millr
 
 
 def _quarantined(lake: Lakehouse, name: str) -> _Source | _Empty:
+    from deltalake import DeltaTable
+
     base, _, at = name.partition("@")
-    folder = lake.quarantine_path(base)
+    uri = lake.quarantine_uri(base)
     if "-" in at:
         raise QueryError(
             f"The quarantine of table {base!r} is not published by day.",
             fix=f"Name a version, such as {QUARANTINE}.{base}@1, or filter by a column.",
         )
-    if not at and not (folder / "_delta_log").is_dir():
+    if not at and not DeltaTable.is_deltatable(uri):
         from lakehouse import publish
 
         return _Empty(publish.QUARANTINE)
-    delta = open_delta(str(folder), int(at) if at else None)
-    return _Source(Snapshot(str(folder), delta.version(), Table))
+    delta = open_delta(uri, int(at) if at else None)
+    return _Source(Snapshot(uri, delta.version(), Table))
 
 
 def _register(connection: duckdb.DuckDBPyConnection, sources: Sources) -> None:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
-import uuid
-from contextlib import suppress
 from datetime import date
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from lakehouse.errors import BatchConflictError, ContractError, StorageError
+from lakehouse.errors import BatchConflictError, ContractError, StorageError, first_line
 from lakehouse.lake import Lakehouse
 from lakehouse.table import Table
 
@@ -57,7 +53,7 @@ def stage(lake: Lakehouse, row_model: type[Table], rows: pa.Table, *, batch_id: 
         StorageError: the file can't be written.
     """
     name = row_model.contract.table
-    path = _path(lake, name, batch_id)
+    key = _key(name, batch_id)
     numbered = _readable(rows).append_column(ROW_NUMBER, pa.array(range(rows.num_rows), pa.int64()))
     # Encoded here and written by plain file calls: a full disk is then an OSError with its own words.
     buffer = io.BytesIO()
@@ -65,23 +61,29 @@ def stage(lake: Lakehouse, row_model: type[Table], rows: pa.Table, *, batch_id: 
     pq.write_table(numbered, buffer, coerce_timestamps="us", allow_truncated_timestamps=True)
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest()
-    if path.is_file():
-        stored = hashlib.sha256(path.read_bytes()).hexdigest()
-        if stored != digest:
-            raise BatchConflictError.differs(name, batch_id, stored, digest)
-    else:
-        _write_whole(path, content)
-    return _batch(lake, name, batch_id, day, path, rows.num_rows, digest)
+    try:
+        if not lake.storage.write(key, content):
+            stored = hashlib.sha256(lake.storage.read(key)).hexdigest()
+            if stored != digest:
+                raise BatchConflictError.differs(name, batch_id, stored, digest)
+    except OSError as error:
+        raise StorageError(
+            f"The batch {batch_id!r} can't be staged in {lake.root}/{key.rpartition('/')[0]}: "
+            f"{error.strerror or first_line(error)}.",
+            fix="Free some disk space or mend the folder's permissions, then run again; nothing was published.",
+        ) from error
+    return _batch(lake, name, batch_id, day, key, rows.num_rows, digest)
 
 
 def staged(lake: Lakehouse, row_model: type[Table], *, batch_id: str, day: date) -> Batch | None:
     """The batch staged under that id, or None."""
     name = row_model.contract.table
-    path = _path(lake, name, batch_id)
-    if not path.is_file():
+    key = _key(name, batch_id)
+    if not lake.storage.exists(key):
         return None
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return _batch(lake, name, batch_id, day, path, pq.read_metadata(path).num_rows, digest)
+    content = lake.storage.read(key)
+    rows = pq.read_metadata(io.BytesIO(content)).num_rows
+    return _batch(lake, name, batch_id, day, key, rows, hashlib.sha256(content).hexdigest())
 
 
 def _readable(rows: pa.Table) -> pa.Table:
@@ -96,40 +98,21 @@ def _readable(rows: pa.Table) -> pa.Table:
     return rows
 
 
-def _path(lake: Lakehouse, table: str, batch_id: str) -> Path:
+def _key(table: str, batch_id: str) -> str:
     if not _BATCH_ID.fullmatch(batch_id):
         raise ContractError(
             f"{batch_id!r} is not a batch id.", fix="Use letters, digits, dots, dashes and underscores, at most 100."
         )
-    return lake.root / "_staging" / table / f"{batch_id}.parquet"
+    return f"_staging/{table}/{batch_id}.parquet"
 
 
-def _batch(lake: Lakehouse, table: str, batch_id: str, day: date, path: Path, rows: int, digest: str) -> Batch:
+def _batch(lake: Lakehouse, table: str, batch_id: str, day: date, key: str, rows: int, digest: str) -> Batch:
     return Batch(
         lake_id=lake.id,
         table=table,
         batch_id=batch_id,
         day=day,
-        path=str(path.relative_to(lake.root)),
+        path=key,
         rows=rows,
         digest=digest,
     )
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is either whole or not there, also after a power cut."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()
-        raise StorageError(
-            f"The batch {path.stem!r} can't be staged in {path.parent}: {error.strerror}.",
-            fix="Free some disk space or mend the folder's permissions, then run again; nothing was published.",
-        ) from error

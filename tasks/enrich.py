@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from lakehouse import Snapshot
+from lakehouse.ledger import LEDGER_FOLDER
 from lakehouse.tables import Movie, MovieCard
 from tasks.lake import Lake
 from tasks.progress import bar
@@ -79,7 +80,7 @@ def enrich(lake: Lake, movies: Snapshot[Movie], day: datetime, model: str) -> En
         MOVIE_CARD,
         questions,
         model=weights,
-        store=ResponseStore(lakehouse.ledger.folder / "llm_responses"),
+        store=ResponseStore(f"{lakehouse.root}/{LEDGER_FOLDER}/llm_responses"),
         engine=lambda: Engine(weights),
         progress=bar("movie cards"),
     )

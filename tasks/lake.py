@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import flytekit
 from pydantic import BaseModel, ConfigDict
 
@@ -20,11 +18,11 @@ class Lake(BaseModel):
 
     def open(self) -> Lakehouse:
         """The lake itself."""
-        return Lakehouse.open(Path(self.root))
+        return Lakehouse.open(self.root)
 
 
 @flytekit.task  # type: ignore[untyped-decorator]  # flytekit publishes no types
 def open_lake() -> Lake:
     """Open the lake that the settings name, or make an empty one. Never cached."""
     lake = Lakehouse.open(create=True)
-    return Lake(root=str(lake.root), id=lake.id)
+    return Lake(root=lake.root, id=lake.id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
@@ -80,14 +79,14 @@ class ResponseStore:
     """The answers in one Delta table, which is made with the first of them.
 
     Args:
-        folder: the table's folder.
+        uri: path or URL of the table's folder.
     """
 
     #: How often an append that lost to another writer is tried again.
     TRIES = 20
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
 
     def known(self, keys: Collection[str]) -> dict[str, Answer]:
         """The stored answers among ``keys``, by key.
@@ -125,31 +124,30 @@ class ResponseStore:
                 return 0
             try:
                 if table is None:
-                    self.folder.mkdir(parents=True, exist_ok=True)
                     # Then look again: another writer's table may have come first, with answers in it.
-                    DeltaTable.create(str(self.folder), SCHEMA, mode="ignore", commit_properties=alone)
+                    DeltaTable.create(self.uri, SCHEMA, mode="ignore", commit_properties=alone)
                     continue
                 rows = pa.Table.from_pylist([answer.model_dump() for answer in waiting.values()], schema=SCHEMA)
                 write_deltalake(table, rows, mode="append", commit_properties=alone)
             except DeltaError as error:
                 if not self._moved_on(table):
-                    raise ResponseStoreError.not_written(str(self.folder), len(waiting), str(error)) from error
+                    raise ResponseStoreError.not_written(self.uri, len(waiting), str(error)) from error
                 continue
             except OSError as error:
-                raise ResponseStoreError.not_written(str(self.folder), len(waiting), str(error)) from error
+                raise ResponseStoreError.not_written(self.uri, len(waiting), str(error)) from error
             return len(waiting)
-        raise ResponseStoreError.contended(str(self.folder), self.TRIES, len(waiting))
+        raise ResponseStoreError.contended(self.uri, self.TRIES, len(waiting))
 
     def _open(self) -> DeltaTable | None:
         from deltalake import DeltaTable
 
-        if not DeltaTable.is_deltatable(str(self.folder)):
+        if not DeltaTable.is_deltatable(self.uri):
             return None
-        table = DeltaTable(str(self.folder))
+        table = DeltaTable(self.uri)
         present = {field.name for field in table.schema().fields}
         lacking = [name for name in SCHEMA.names if name not in present]
         if lacking:
-            raise ResponseStoreError.not_ours(str(self.folder), lacking)
+            raise ResponseStoreError.not_ours(self.uri, lacking)
         return table
 
     def _moved_on(self, seen: DeltaTable | None) -> bool:

@@ -38,7 +38,7 @@ def lake(tmp_path: Path) -> Lakehouse:
                 "rated_at": pa.array([known] * rows, pa.timestamp("us", "UTC")),
             }
         )
-        write_deltalake(lake.path("ratings"), table, mode="append")
+        write_deltalake(lake.uri("ratings"), table, mode="append")
     refused = {
         "quarantine_id": ["1998-03-01/0"],
         "batch_id": ["1998-03-01"],
@@ -48,7 +48,7 @@ def lake(tmp_path: Path) -> Lakehouse:
         "day": [date(1998, 3, 1)],
         "quarantined_at": pa.array([known], pa.timestamp("us", "UTC")),
     }
-    write_deltalake(lake.quarantine_path("ratings"), pa.table(refused))
+    write_deltalake(lake.quarantine_uri("ratings"), pa.table(refused))
     lake.ledger.append([publication(0, 300), publication(1, 302)])
     lake.ledger.append([run("aa11", 1), run("aa22", 2)])
     decided = datetime(2026, 1, 1, 0, 2, tzinfo=UTC)
@@ -109,7 +109,7 @@ def run(run_id: str, minute: int) -> Run:
 @pytest.fixture
 def millrace(lake: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> Millrace:
     """Runs the command on the lake, in this process."""
-    monkeypatch.setenv("LAKEHOUSE_ROOT", str(lake.root))
+    monkeypatch.setenv("LAKEHOUSE_ROOT", lake.root)
     monkeypatch.delenv("MILLRACE_DEBUG", raising=False)
     return lambda *arguments: CliRunner().invoke(main, list(arguments), prog_name="millrace")
 
@@ -211,7 +211,7 @@ def test_describe_needs_no_lake_for_a_declared_table(millrace: Millrace, tmp_pat
 
 
 def test_describe_shows_what_is_stored_where_nothing_is_declared(millrace: Millrace, lake: Lakehouse) -> None:
-    write_deltalake(lake.path("notes"), pa.table({"word": ["a"]}), description="Loose | notes")
+    write_deltalake(lake.uri("notes"), pa.table({"word": ["a"]}), description="Loose | notes")
     described = document(millrace("describe", "notes", "--format", "json"))
     assert (described["declared"], described["columns"][0]["name"]) == (False, "word")
 
@@ -317,24 +317,24 @@ try:
 finally:
     print([name for name in {refused!r} if name in sys.modules], file=sys.stderr)
 """
-    result = command("--lake", str(lake.root), *arguments, code=code)
+    result = command("--lake", lake.root, *arguments, code=code)
     assert (result.returncode, result.stderr.splitlines()[-1]) == (0, "[]")
 
 
 def test_the_command_runs_as_a_process_and_prints_only_the_document(lake: Lakehouse) -> None:
-    result = command("--lake", str(lake.root), "sql", "SELECT count(*) AS n FROM ratings@0", "--format", "json")
+    result = command("--lake", lake.root, "sql", "SELECT count(*) AS n FROM ratings@0", "--format", "json")
     assert (result.returncode, json.loads(result.stdout), result.stderr) == (0, [{"n": 300}], "")
 
 
 def test_a_mistake_in_a_process_leaves_only_the_explanation(lake: Lakehouse) -> None:
-    result = command("--lake", str(lake.root), "sql", "SELECT nope FROM ratings")
+    result = command("--lake", lake.root, "sql", "SELECT nope FROM ratings")
     assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (1, "", 3)
 
 
 def test_a_reader_that_stops_early_is_no_error(lake: Lakehouse) -> None:
     statement = "SELECT a.user_id FROM ratings a, ratings b"
     root = Path(__file__).parents[2]
-    arguments = [sys.executable, "-m", "cli.main", "--lake", str(lake.root), "sql", statement, "--format", "csv"]
+    arguments = [sys.executable, "-m", "cli.main", "--lake", lake.root, "sql", statement, "--format", "csv"]
     with subprocess.Popen(arguments, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout and process.stderr
         assert process.stdout.readline() == "user_id\n"

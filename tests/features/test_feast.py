@@ -40,7 +40,7 @@ def test_feast_apply_registers_the_published_versions(
     (tmp_path / "flyte.yaml").touch()  # marks the project's root, as in the repository
     for name in ("feature_store.yaml", "definitions.py", ".feastignore"):
         shutil.copy(PROJECT / "features" / name, repo)
-    environment = {**os.environ, "LAKEHOUSE_ROOT": str(lake.root), "PYTHONPATH": str(PROJECT)}
+    environment = {**os.environ, "LAKEHOUSE_ROOT": lake.root, "PYTHONPATH": str(PROJECT)}
     feast_command = [str(Path(sys.executable).parent / "feast"), "-c", "features", "apply"]
     result = subprocess.run(feast_command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr

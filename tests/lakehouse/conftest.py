@@ -32,19 +32,19 @@ def seed_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     movies = [Movie(item_id=n, title=f"Movie {n}", year=1996, genres=["Drama"], added_at=LONG_AGO) for n in range(1, 6)]
     for rows in (users, movies):
         _publish_without_spark(lake, rows)
-    return lake.root
+    return Path(lake.root)
 
 
 def _publish_without_spark(lake: Lakehouse, rows: Sequence[Table]) -> None:
     contract = type(rows[0]).contract
     create_table(lake, contract)
-    write_deltalake(lake.path(contract.table), to_arrow(type(rows[0]), rows), mode="append")
+    write_deltalake(lake.uri(contract.table), to_arrow(type(rows[0]), rows), mode="append")
     publication = Publication(
         publication_id=f"{contract.table}/seed",
         table_name=contract.table,
         batch_id="seed",
         day=DAY,
-        version=open_delta(str(lake.path(contract.table))).version(),
+        version=open_delta(lake.uri(contract.table)).version(),
         published=True,
         rows_in=len(rows),
         rows_published=len(rows),

@@ -33,10 +33,10 @@ def test_rows_are_read_back_as_they_were_written_oldest_first(lake: Lakehouse) -
 
 def test_a_key_that_is_there_keeps_its_first_row(lake: Lakehouse) -> None:
     lake.ledger.append([metric(1, value=1.0), metric(1, value=2.0)])
-    version = open_delta(str(lake.ledger.path(Metric))).version()
+    version = open_delta(str(lake.ledger.uri(Metric))).version()
     lake.ledger.append([metric(1, value=3.0)])
     assert [row.value for row in lake.ledger.read(Metric)] == [1.0]
-    assert open_delta(str(lake.ledger.path(Metric))).version() == version, "nothing was written"
+    assert open_delta(str(lake.ledger.uri(Metric))).version() == version, "nothing was written"
     lake.ledger.append([metric(1, value=3.0), metric(2)])
     assert sorted(row.value for row in lake.ledger.read(Metric)) == [1.0, 1.0]
 
@@ -44,12 +44,12 @@ def test_a_key_that_is_there_keeps_its_first_row(lake: Lakehouse) -> None:
 def test_a_table_nobody_wrote_to_is_empty_and_appending_nothing_makes_none(lake: Lakehouse) -> None:
     lake.ledger.append([])
     assert list(lake.ledger.read(Decision)) == []
-    assert not lake.ledger.folder.exists()
+    assert not (Path(lake.root) / "_ledger").exists()
 
 
 def test_a_system_table_is_an_ordinary_delta_table_in_its_contracts_schema(lake: Lakehouse) -> None:
     lake.ledger.append([metric(1)])
-    table = open_delta(str(lake.path("metrics")))
+    table = open_delta(lake.uri("metrics"))
     assert schema_of(table).equals(arrow_schema(Metric.contract))
     assert pa.table(lake.resolve("metrics").arrow())["measured_at"].type == pa.timestamp("us", "UTC")
     assert table.metadata().description == Metric.contract.description
@@ -64,5 +64,5 @@ def test_every_system_table_is_found_by_its_name(lake: Lakehouse) -> None:
 def test_a_ledger_that_can_not_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "_ledger").write_text("a file where the folder should be")
     with pytest.raises(StorageError, match="ledger table 'metrics' can't be written") as caught:
-        Ledger(tmp_path).append([metric(1)])
+        Ledger(storage_of(tmp_path)).append([metric(1)])
     assert "\n" not in str(caught.value)

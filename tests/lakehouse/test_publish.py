@@ -179,7 +179,7 @@ def test_the_audit_leaves_metrics_of_the_version(lake: Lakehouse) -> None:
 @pytest.mark.usefixtures("no_spark")
 def test_publishing_a_batch_again_changes_nothing_and_starts_no_spark(lake: Lakehouse) -> None:
     def files() -> set[Path]:
-        return {path for path in lake.root.rglob("*") if path.is_file()}
+        return {path for path in Path(lake.root).rglob("*") if path.is_file()}
 
     before = files()
     again = publish(lake, Rating, batch(lake, "first", pa.Table.from_pylist([row for row, _ in FIRST.values()])))
@@ -191,7 +191,7 @@ def test_publishing_a_batch_again_changes_nothing_and_starts_no_spark(lake: Lake
 def test_a_batch_id_stands_for_its_rows_for_good(lake: Lakehouse) -> None:
     with pytest.raises(BatchConflictError, match="staged before with other rows"):
         batch(lake, "first", ratings((1, 1, 1.0, NOON)))
-    other = Lakehouse.open(lake.root.parent / "other", create=True)
+    other = Lakehouse.open(Path(lake.root).parent / "other", create=True)
     with pytest.raises(BatchConflictError, match="another place"):
         publish(other, Rating, batch(lake, "x", ratings((1, 1, 1.0, NOON))))
     with pytest.raises(BatchConflictError, match="another place"):
@@ -312,7 +312,7 @@ def test_a_merge_that_a_restore_undid_is_made_again_when_its_batch_is_retried(
         patch.setattr("lakehouse.publish.audit_table", interrupted)  # merged, and then the process is gone
         with pytest.raises(KeyboardInterrupt):
             publish(lake, Rating, waiting)
-    write_deltalake(lake.path("ratings"), ratings((1, 1, 2.0, LATER)), mode="append")  # behind the gate: a key twice
+    write_deltalake(lake.uri("ratings"), ratings((1, 1, 2.0, LATER)), mode="append")  # behind the gate: a key twice
     with pytest.raises(AuditError):
         publish(lake, Rating, batch(lake, "refused", ratings((5, 4, 3.0, NOON)), days=2))
     publish(lake, Rating, batch(lake, "good", ratings((5, 5, 3.0, NOON)), days=3))  # built on the published version
@@ -325,8 +325,8 @@ def test_a_merge_that_a_restore_undid_is_made_again_when_its_batch_is_retried(
 def test_the_table_refuses_another_writer_what_is_out_of_range(lake: Lakehouse) -> None:
     for bad in (0.4, 5.1):
         with pytest.raises(DeltaError, match="rating"):
-            write_deltalake(lake.path("ratings"), ratings((5, 5, bad, NOON)), mode="append")
-    assert open_delta(str(lake.path("ratings"))).version() == lake.latest(Rating).version
+            write_deltalake(lake.uri("ratings"), ratings((5, 5, bad, NOON)), mode="append")
+    assert open_delta(lake.uri("ratings")).version() == lake.latest(Rating).version
 
 
 def test_a_list_with_a_hole_is_refused_and_an_optional_column_may_be_left_out(lake: Lakehouse) -> None:

@@ -70,7 +70,7 @@ def batch(lake: Lakehouse) -> Batch:
     [("after", "_quarantine"), ("after", "_merge"), ("before", "append"), ("after", "append")],
 )
 def test_a_kill_at_any_step_loses_no_row_and_doubles_none(lake: Lakehouse, batch: Batch, when: str, step: str) -> None:
-    arguments = [sys.executable, "-c", PUBLISHER, str(lake.root), batch.model_dump_json(), when, step]
+    arguments = [sys.executable, "-c", PUBLISHER, lake.root, batch.model_dump_json(), when, step]
     killed = subprocess.run(arguments, capture_output=True, text=True, timeout=180, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     ended = (when, step) == ("after", "append")

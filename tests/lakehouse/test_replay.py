@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -92,4 +93,4 @@ def test_a_day_the_lake_is_past_is_refused(lake: Lakehouse, back: int) -> None:
 def test_a_day_outside_the_data_is_refused_and_stages_nothing(lake: Lakehouse, day: date) -> None:
     with pytest.raises(NoDataForDayError, match="from 1997-09-20 to 1998-04-22"):
         brought(lake, day)
-    assert not (lake.root / "_staging").exists()
+    assert not (Path(lake.root) / "_staging").exists()

@@ -58,7 +58,7 @@ def rating(user: int) -> Rating:
 def ratings(lake: Lakehouse) -> Lakehouse:
     """Versions 0 to 3 with 1 to 4 rows; 0 and 2 are published, for March 1 and 5, and 3 was refused."""
     for user in range(1, 5):
-        write_deltalake(lake.path("ratings"), to_arrow(Rating, [rating(user)]), mode="append")
+        write_deltalake(lake.uri("ratings"), to_arrow(Rating, [rating(user)]), mode="append")
     fifth = FIRST_DAY + timedelta(days=4)
     lake.ledger.append([publication(0, FIRST_DAY), publication(2, fifth), publication(3, fifth, published=False)])
     return lake
@@ -148,7 +148,7 @@ def test_a_day_before_the_first_published_one_names_that_day(ratings: Lakehouse)
 def test_a_declared_table_without_a_published_version_says_so(lake: Lakehouse) -> None:
     with pytest.raises(NotPublishedError):
         lake.latest(Movie)
-    write_deltalake(lake.path("ratings"), to_arrow(Rating, [rating(1)]))
+    write_deltalake(lake.uri("ratings"), to_arrow(Rating, [rating(1)]))
     lake.ledger.append([publication(0, FIRST_DAY, published=False)])
     with pytest.raises(NotPublishedError, match="no published version yet"):
         lake.resolve("ratings")
@@ -249,7 +249,7 @@ def test_columns_are_read_in_the_order_asked_for(ratings: Lakehouse) -> None:
 def test_a_table_that_differs_from_its_row_model_is_refused_column_by_column(lake: Lakehouse) -> None:
     table = to_arrow(Rating, [rating(1)]).drop(["rated_at"])
     table = table.set_column(0, "user_id", table["user_id"].cast(pa.string()))
-    write_deltalake(lake.path("ratings"), table)
+    write_deltalake(lake.uri("ratings"), table)
     with pytest.raises(ContractMismatchError) as caught:
         lake.resolve("ratings@0").arrow()
     assert "column user_id is declared int64 but stored as string" in caught.value.message
@@ -258,20 +258,20 @@ def test_a_table_that_differs_from_its_row_model_is_refused_column_by_column(lak
 
 def test_a_data_file_that_is_gone_is_a_storage_error_that_names_the_version(ratings: Lakehouse) -> None:
     snapshot = ratings.resolve("ratings@3")
-    next(ratings.path("ratings").glob("*.parquet")).unlink()
+    next(Path(ratings.uri("ratings")).glob("*.parquet")).unlink()
     with pytest.raises(StorageError, match=r"ratings@3 can't be read") as caught:
         snapshot.arrow()
     assert "\n" not in str(caught.value)
 
 
 def test_a_log_that_is_gone_is_a_typed_error(ratings: Lakehouse) -> None:
-    for commit in (ratings.path("ratings") / "_delta_log").iterdir():
+    for commit in (Path(ratings.uri("ratings")) / "_delta_log").iterdir():
         commit.unlink()
     with pytest.raises(StorageError, match="'ratings' can't be opened"):
         ratings.resolve("ratings@1")
 
 
 def test_two_snapshots_are_equal_if_place_and_version_are(ratings: Lakehouse) -> None:
-    assert ratings.resolve("ratings") == ratings.resolve("ratings@2") == Snapshot(str(ratings.path("ratings")), 2)
+    assert ratings.resolve("ratings") == ratings.resolve("ratings@2") == Snapshot(ratings.uri("ratings"), 2)
     assert ratings.resolve("ratings@1") != ratings.resolve("ratings@2")
     assert ratings.resolve("ratings@1").table_id == ratings.resolve("ratings@2").table_id

@@ -66,8 +66,8 @@ def lake(tmp_path: Path) -> Lakehouse:
     """Ratings with 2, 4 and 6 rows at versions 0, 1 and 2; 1 is the latest published, 2 failed its check."""
     lake = Lakehouse.open(tmp_path / "lake", create=True)
     for _ in range(3):
-        write_deltalake(lake.path("ratings"), ratings(2), mode="append")
-    write_deltalake(lake.quarantine_path("ratings"), pa.table({"row": ['{"rating": 9}'], "rules": [["rating le 5"]]}))
+        write_deltalake(lake.uri("ratings"), ratings(2), mode="append")
+    write_deltalake(lake.quarantine_uri("ratings"), pa.table({"row": ['{"rating": 9}'], "rules": [["rating le 5"]]}))
     lake.ledger.append([publication(0), publication(1), publication(2, published=False)])
     return lake
 
@@ -145,7 +145,7 @@ def test_a_name_of_the_statements_own_wins_over_the_table(lake: Lakehouse) -> No
 
 
 def test_only_the_named_tables_are_opened(lake: Lakehouse) -> None:
-    log = lake.path("publications") / "_delta_log" / "00000000000000000000.json"
+    log = Path(lake.uri("publications")) / "_delta_log" / "00000000000000000000.json"
     log.write_text("damaged")
     assert count(lake, "ratings@2") == 6
 
@@ -288,7 +288,7 @@ def test_a_hostile_name_is_a_table_that_is_not_there(lake: Lakehouse, name: str)
 
 def test_a_read_leaves_every_file_of_the_lake_as_it_is(lake: Lakehouse) -> None:
     def files() -> dict[Path, int]:
-        return {path: path.stat().st_mtime_ns for path in lake.root.rglob("*")}
+        return {path: path.stat().st_mtime_ns for path in Path(lake.root).rglob("*")}
 
     before = files()
     query(lake, "SELECT * FROM ratings@1 JOIN publications ON version = 1 ORDER BY rating")
@@ -317,7 +317,7 @@ def test_a_mistake_in_the_statement_is_one_sentence_with_a_hint(lake: Lakehouse)
 
 
 def test_a_version_whose_file_is_gone_is_a_storage_error_that_names_it(lake: Lakehouse) -> None:
-    next(lake.path("ratings").glob("*.parquet")).unlink()
+    next(Path(lake.uri("ratings")).glob("*.parquet")).unlink()
     with pytest.raises(StorageError, match=r"ratings@2 can't be read"):
         query(lake, "SELECT avg(rating) FROM ratings@2")
 
@@ -325,7 +325,7 @@ def test_a_version_whose_file_is_gone_is_a_storage_error_that_names_it(lake: Lak
 def test_rows_behind_a_deletion_vector_are_not_returned(lake: Lakehouse) -> None:
     vector = deletion_vector(1, 3)
     write_log(
-        lake.path("marked"),
+        lake.uri("marked"),
         pa.table({"a": pa.array([10, 11, 12, 13, 14], pa.int64())}),
         schema_fields=[{"name": "a", "type": "long", "nullable": True, "metadata": {}}],
         protocol={"readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"]},
@@ -339,7 +339,7 @@ def test_rows_behind_a_deletion_vector_are_not_returned(lake: Lakehouse) -> None
 def test_a_table_with_renamed_columns_gives_their_values(lake: Lakehouse) -> None:
     metadata = {"delta.columnMapping.id": 1, "delta.columnMapping.physicalName": "col-1"}
     write_log(
-        lake.path("renamed"),
+        lake.uri("renamed"),
         pa.table({"col-1": pa.array([10, 11], pa.int64())}),
         schema_fields=[{"name": "a", "type": "long", "nullable": True, "metadata": metadata}],
         protocol={"readerFeatures": ["columnMapping"], "writerFeatures": ["columnMapping"]},

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ ROWS = pa.table({"user_id": [3, 1, 2], "anything": ["a", None, "'"]})
 
 
 def staged_rows(lake: Lakehouse, path: str) -> pa.Table:
-    return pq.read_table(lake.root / path)
+    return pq.read_table(Path(lake.root) / path)
 
 
 def test_rows_wait_as_they_came_in_their_order_whatever_their_columns(lake: Lakehouse) -> None:
@@ -24,15 +25,15 @@ def test_rows_wait_as_they_came_in_their_order_whatever_their_columns(lake: Lake
     assert staged_rows(lake, batch.path).drop([ROW_NUMBER]).equals(ROWS)
     assert staged_rows(lake, batch.path)[ROW_NUMBER].to_pylist() == [0, 1, 2]
     assert (batch.table, batch.batch_id, batch.day, batch.rows, batch.lake_id) == ("ratings", "b-1", DAY, 3, lake.id)
-    assert not (lake.root / "ratings").exists()
+    assert not (Path(lake.root) / "ratings").exists()
 
 
 def test_staging_the_same_rows_again_is_the_same_batch_and_leaves_the_file_alone(lake: Lakehouse) -> None:
     batch = stage(lake, Rating, ROWS, batch_id="b-1", day=DAY)
-    before = (lake.root / batch.path).stat()
+    before = (Path(lake.root) / batch.path).stat()
     assert stage(lake, Rating, ROWS, batch_id="b-1", day=DAY) == batch
     assert staged(lake, Rating, batch_id="b-1", day=DAY) == batch
-    after = (lake.root / batch.path).stat()
+    after = (Path(lake.root) / batch.path).stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
@@ -71,7 +72,7 @@ def test_what_spark_can_not_read_is_staged_as_text_and_nanoseconds_as_microsecon
 
 
 def test_a_folder_that_can_not_be_written_is_one_sentence_and_leaves_no_part(lake: Lakehouse) -> None:
-    (lake.root / "_staging").write_text("a file where the folder should be")
+    (Path(lake.root) / "_staging").write_text("a file where the folder should be")
     with pytest.raises(StorageError, match="'b-1' can't be staged") as caught:
         stage(lake, Rating, ROWS, batch_id="b-1", day=DAY)
     assert "\n" not in str(caught.value)
@@ -87,5 +88,5 @@ def test_a_write_that_breaks_off_leaves_neither_a_batch_nor_a_part(
         patch.setattr("os.fsync", full)
         with pytest.raises(StorageError, match="No space left on device"):
             stage(lake, Rating, ROWS, batch_id="b-1", day=DAY)
-    assert [path for path in (lake.root / "_staging").rglob("*") if path.is_file()] == []
+    assert [path for path in (Path(lake.root) / "_staging").rglob("*") if path.is_file()] == []
     assert stage(lake, Rating, ROWS, batch_id="b-1", day=DAY).rows == 3

@@ -29,8 +29,8 @@ def ratings(lake: Lakehouse) -> Snapshot[Rating]:
         *[CUTOFF + timedelta(hours=n) for n in range(4)],
     ]
     rows = [Rating(user_id=1, item_id=n, rating=3.0, rated_at=at) for n, at in enumerate(instants, 1)]
-    write_deltalake(lake.path("ratings"), to_arrow(Rating, rows))
-    return Snapshot(str(lake.path("ratings")), 0, Rating)
+    write_deltalake(lake.uri("ratings"), to_arrow(Rating, rows))
+    return Snapshot(lake.uri("ratings"), 0, Rating)
 
 
 def ask(champion: Champion, ratings: Snapshot[Rating], drift: list[FeatureShift], after: int, days: int):
@@ -82,6 +82,6 @@ def test_a_night_meets_the_champion_of_the_nights_before_it(lake: Lakehouse) -> 
                 )
             ]
         )
-    place = Lake(root=str(lake.root), id=lake.id)
+    place = Lake(root=lake.root, id=lake.id)
     assert find_champion(lake=place, day=DAY).digest == "digest19"
     assert find_champion(lake=place, day=datetime(1998, 4, 18)) == Champion()

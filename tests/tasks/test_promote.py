@@ -89,7 +89,7 @@ def test_a_model_is_registered_once_and_only_one_that_passed_becomes_champion(la
         )
         files = TrainingSet(folder=str(tmp_path), digest="t", rows=1, cutoff=AT, until=AT, sources=["ratings@2"])
         outcome = register(
-            lake=Lake(root=str(lake.root), id=lake.id),
+            lake=Lake(root=lake.root, id=lake.id),
             training_set=files,
             model=model,
             comparison=comparison(0.25),

@@ -34,9 +34,9 @@ def lake(lake: Lakehouse) -> Lakehouse:
     """Ratings with 1, 2 and 3 rows at versions 0, 1 and 2, of which 1 is the latest published; movies at 0."""
     for user in (1, 2, 3):
         rating = Rating(user_id=user, item_id=1, rating=4.0, rated_at=NOON)
-        write_deltalake(lake.path("ratings"), to_arrow(Rating, [rating]), mode="append")
+        write_deltalake(lake.uri("ratings"), to_arrow(Rating, [rating]), mode="append")
     movie = Movie(item_id=1, title="Heat", year=1995, genres=["Crime"], added_at=NOON)
-    write_deltalake(lake.path("movies"), to_arrow(Movie, [movie]))
+    write_deltalake(lake.uri("movies"), to_arrow(Movie, [movie]))
     lake.ledger.append([publication(0, date(1998, 3, 1)), publication(1, date(1998, 3, 2))])
     return lake
 
@@ -84,7 +84,7 @@ def test_the_literal_type_has_the_contracts_columns() -> None:
 def test_a_snapshot_becomes_a_literal_and_comes_back(lake: Lakehouse) -> None:
     snapshot = lake.resolve("ratings@1")
     made = literal(snapshot)
-    assert made.scalar.structured_dataset.uri == f"{lake.path('ratings')}@1"
+    assert made.scalar.structured_dataset.uri == f"{lake.uri('ratings')}@1"
     back = TypeEngine.to_python_value(FlyteContextManager.current_context(), made, Snapshot[Rating])
     assert (back, back.row) == (snapshot, Rating)
 
@@ -92,8 +92,8 @@ def test_a_snapshot_becomes_a_literal_and_comes_back(lake: Lakehouse) -> None:
 def test_a_new_table_at_the_same_place_shares_no_answer_with_the_old_one(lake: Lakehouse) -> None:
     assert count_rows(ratings=lake.resolve("ratings@0")) == 1  # type: ignore[arg-type]
     rows = lake.resolve("ratings@2").arrow()
-    shutil.rmtree(lake.path("ratings"))
-    write_deltalake(lake.path("ratings"), rows)
+    shutil.rmtree(lake.uri("ratings"))
+    write_deltalake(lake.uri("ratings"), rows)
     assert count_rows(ratings=lake.resolve("ratings@0")) == 3  # type: ignore[arg-type]
     assert CALLS == [0, 0]
 

@@ -60,7 +60,7 @@ def ask(rows: list[MovieCardInput], folder: Path, engine: ScriptedEngine | None)
         assert engine is not None, "nothing is unseen, so no engine may start"
         return engine
 
-    return complete(MOVIE_CARD, rows, model=MODEL, store=ResponseStore(folder), engine=opened)
+    return complete(MOVIE_CARD, rows, model=MODEL, store=ResponseStore(str(folder)), engine=opened)
 
 
 def test_a_second_call_is_answered_from_the_store_without_an_engine(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_progress_counts_what_is_asked(tmp_path: Path) -> None:
         MOVIE_CARD,
         movies("Big", "Heat", "Fargo", "Babe"),
         model=MODEL,
-        store=ResponseStore(tmp_path),
+        store=ResponseStore(str(tmp_path)),
         engine=lambda: ScriptedEngine(lambda _: GOOD),
         progress=lambda answered, total: seen.append((answered, total)),
     )

@@ -34,30 +34,30 @@ def answer(key: str, raw: str = "{}") -> Answer:
 
 
 def test_a_store_that_was_never_written_knows_nothing(tmp_path: Path) -> None:
-    store = ResponseStore(tmp_path / "answers")
+    store = ResponseStore(str(tmp_path / "answers"))
     assert store.known(["k1"]) == {}
     assert not (tmp_path / "answers").exists()
 
 
 def test_an_answer_comes_back_as_it_was_stored(tmp_path: Path) -> None:
-    store = ResponseStore(tmp_path / "answers")
+    store = ResponseStore(str(tmp_path / "answers"))
     assert store.append([answer("k1"), answer("k2")]) == 2
     assert store.known(["k2", "k3"]) == {"k2": answer("k2")}
     assert store.known([]) == {}
 
 
 def test_storing_a_key_again_changes_nothing_and_commits_nothing(tmp_path: Path) -> None:
-    store = ResponseStore(tmp_path / "answers")
+    store = ResponseStore(str(tmp_path / "answers"))
     store.append([answer("k1", "first")])
-    version = DeltaTable(str(store.folder)).version()
+    version = DeltaTable(store.uri).version()
     assert store.append([answer("k1", "second")]) == 0
     assert store.append([answer("k1", "third"), answer("k2")]) == 1
     assert store.known(["k1"])["k1"].raw == "first"
-    assert DeltaTable(str(store.folder)).version() == version + 1
+    assert DeltaTable(store.uri).version() == version + 1
 
 
 def test_a_writer_that_lost_the_race_drops_what_has_landed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow, fast = ResponseStore(tmp_path / "answers"), ResponseStore(tmp_path / "answers")
+    slow, fast = ResponseStore(str(tmp_path / "answers")), ResponseStore(str(tmp_path / "answers"))
     slow.append([answer("k0")])
     seen = slow._open()
     fast.append([answer("k1", "fast")])
@@ -65,7 +65,7 @@ def test_a_writer_that_lost_the_race_drops_what_has_landed(tmp_path: Path, monke
     opened = iter([seen])
     monkeypatch.setattr(slow, "_open", lambda: next(opened, None) or ResponseStore._open(slow))
     assert slow.append([answer("k1", "slow"), answer("k2")]) == 1
-    rows = DeltaTable(str(slow.folder)).to_pyarrow_table().to_pylist()
+    rows = DeltaTable(slow.uri).to_pyarrow_table().to_pylist()
     assert sorted(row["answer_key"] for row in rows) == ["k0", "k1", "k2"]
     assert fast.known(["k1"])["k1"].raw == "fast"
 
@@ -77,7 +77,7 @@ def test_writers_side_by_side_store_each_key_once(tmp_path: Path) -> None:
 
     def write(name: str) -> None:
         barrier.wait()
-        store = ResponseStore(tmp_path / "answers")
+        store = ResponseStore(str(tmp_path / "answers"))
         stored.append(sum(store.append([answer(key, name) for key in keys[i : i + 4]]) for i in range(0, 12, 4)))
 
     threads = [threading.Thread(target=write, args=(name,)) for name in ("a", "b", "c")]
@@ -91,9 +91,9 @@ def test_writers_side_by_side_store_each_key_once(tmp_path: Path) -> None:
 
 
 def test_a_writer_that_always_loses_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = ResponseStore(tmp_path / "answers")
+    store = ResponseStore(str(tmp_path / "answers"))
     store.append([answer("k0")])
-    old = DeltaTable(str(store.folder), version=0)
+    old = DeltaTable(store.uri, version=0)
     store.append([answer("k1")])
     monkeypatch.setattr(store, "_open", lambda: old)
     monkeypatch.setattr(store, "_moved_on", lambda seen: True)
@@ -102,21 +102,21 @@ def test_a_writer_that_always_loses_says_so(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_times_are_stored_in_utc_microseconds(tmp_path: Path) -> None:
-    store = ResponseStore(tmp_path / "answers")
+    store = ResponseStore(str(tmp_path / "answers"))
     store.append([answer("k1")])
-    field = DeltaTable(str(store.folder)).to_pyarrow_table().schema.field("asked_at")
+    field = DeltaTable(store.uri).to_pyarrow_table().schema.field("asked_at")
     assert field.type == pa.timestamp("us", tz="UTC") == SCHEMA.field("asked_at").type
 
 
 def test_another_table_is_not_taken_for_answers(tmp_path: Path) -> None:
     write_deltalake(str(tmp_path), pa.table({"answer_key": ["k1"], "x": [1]}))
     with pytest.raises(ResponseStoreError, match="component"):
-        ResponseStore(tmp_path).known(["k1"])
+        ResponseStore(str(tmp_path)).known(["k1"])
     with pytest.raises(ResponseStoreError, match="component"):
-        ResponseStore(tmp_path).append([answer("k1")])
+        ResponseStore(str(tmp_path)).append([answer("k1")])
 
 
 def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ResponseStoreError, match="could not be written"):
-        ResponseStore(tmp_path / "file" / "answers").append([answer("k1")])
+        ResponseStore(str(tmp_path / "file" / "answers")).append([answer("k1")])

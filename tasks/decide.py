@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+import json
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,6 +15,8 @@ from tasks.typed import task
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from lakehouse.ledger import Decision
 
 #: The newest ratings are compared with those of the weeks before them.
 CURRENT_DAYS = 14
@@ -28,6 +31,7 @@ class Champion(BaseModel):
         path: folder of the files.
         registry_version: version in the model registry.
         trained_until: time of the newest interaction it was trained on.
+        drift_answered: day of the last night before this one that retrained because of drift.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,15 +40,19 @@ class Champion(BaseModel):
     path: str = ""
     registry_version: int = 0
     trained_until: datetime | None = None
+    drift_answered: date | None = None
 
 
 class FeatureShift(BaseModel):
-    """How far one column of the newest ratings is from the weeks before."""
+    """How far one column of the newest ratings is from the weeks before, and whether by chance (features.drift)."""
 
     model_config = ConfigDict(frozen=True)
 
     feature: str
     psi: float
+    jensen_shannon: float
+    test: Literal["kolmogorov-smirnov", "chi-square"]
+    adjusted_p_value: float
     threshold: float
     drifted: bool
     reference_rows: int
@@ -57,6 +65,7 @@ class RetrainDecision(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     retrain: bool
+    cause: Literal["no champion", "drift", "new ratings", "age", "none"]
     reason: str
     new_ratings: int
 
@@ -71,17 +80,24 @@ class Decided(NamedTuple):
 @task(memory="1Gi")
 def find_champion(lake: Lake, day: datetime) -> Champion:
     """The model promoted last in a night before this day: a night run again meets the champion that it met then."""
-    from lakehouse.ledger import Promotion
+    from lakehouse.ledger import Decision, Promotion, Run
 
-    before = [p for p in lake.open().ledger.read(Promotion) if p.day < day.date()]
+    ledger = lake.open().ledger
+    before = [p for p in ledger.read(Promotion) if p.day < day.date()]
+    days = {run.run_id: run.day for run in ledger.read(Run) if run.day < day.date()}
+    answered = [
+        days[d.run_id] for d in ledger.read(Decision) if d.run_id in days and d.gate == "retrain" and _by_drift(d)
+    ]
+    drift_answered = max(answered, default=None)
     if not before:
-        return Champion()
+        return Champion(drift_answered=drift_answered)
     last = max(before, key=lambda promotion: (promotion.day, promotion.promoted_at))
     return Champion(
         digest=last.model_digest,
         path=last.model_path,
         registry_version=last.registry_version,
         trained_until=last.trained_until,
+        drift_answered=drift_answered,
     )
 
 
@@ -89,7 +105,7 @@ def find_champion(lake: Lake, day: datetime) -> Champion:
 def measure_drift(
     ratings: Snapshot[Rating], movies: Snapshot[Movie], cards: Snapshot[MovieCard], day: datetime
 ) -> list[FeatureShift]:
-    """Population stability index of what was rated: the last 14 days against the 56 days before."""
+    """Drift of what was rated: the last 14 days against the 56 days before."""
     from features.drift import drift
     from features.store import end_of
 
@@ -103,13 +119,16 @@ def measure_drift(
         FeatureShift(
             feature=one.feature,
             psi=one.psi,
+            jensen_shannon=one.jensen_shannon,
+            test=one.test,
+            adjusted_p_value=one.adjusted_p_value,
             threshold=one.threshold,
             drifted=one.drifted,
             reference_rows=one.reference_rows,
             current_rows=one.current_rows,
         )
         for one in found
-        if one.psi is not None
+        if one.psi is not None and one.jensen_shannon is not None
     ]
 
 
@@ -123,35 +142,49 @@ def decide(
     retrain_after_ratings: int,
     retrain_after_days: int,
 ) -> Decided:
-    """Retrain without a champion, on drift, after enough ratings it has not learned from, or at a certain age."""
+    """Retrain without a champion, on drift, after enough ratings it has not learned from, or at a certain age.
+
+    Drift that a night has answered by retraining stays visible until the reference window has moved on: for as long as
+    the current window is wide, it is not answered again.
+    """
     from features.store import end_of
 
     if champion.trained_until is None:
         total = ratings.count()
-        return _decided(True, f"No champion yet; {total} ratings to learn from.", total)
+        return _decided("no champion", f"No champion yet; {total} ratings to learn from.", total)
     # What a challenger would learn from and the champion did not; the newest days are kept for the test.
     cutoff = end_of(day.date()) - timedelta(days=holdout_days)
     fresh = ratings.arrow(["rated_at"], [("rated_at", ">", champion.trained_until), ("rated_at", "<", cutoff)]).num_rows
     age = (cutoff - champion.trained_until).days
     drifted = [f"{shift.feature} (PSI {shift.psi:.2f})" for shift in drift if shift.drifted]
-    if drifted:
-        retrain, reason = True, f"Drift in {', '.join(drifted)}."
-    elif fresh >= retrain_after_ratings:
-        retrain = True
+    answered = champion.drift_answered
+    cooling = answered is not None and (day.date() - answered).days < CURRENT_DAYS
+    if drifted and not cooling:
+        return _decided("drift", f"Drift in {', '.join(drifted)}.", fresh)
+    if fresh >= retrain_after_ratings:
         reason = f"{fresh} ratings to learn from that the champion has not seen, at least {retrain_after_ratings}."
-    elif age >= retrain_after_days:
-        retrain, reason = True, f"The champion lags {age} days behind what could be learned, from {retrain_after_days}."
-    else:
-        retrain = False
-        reason = (
-            f"No drift; {fresh} of {retrain_after_ratings} ratings that the champion has not seen, "
-            f"{age} of {retrain_after_days} days behind."
-        )
-    return _decided(retrain, reason, fresh)
+        return _decided("new ratings", reason, fresh)
+    if age >= retrain_after_days:
+        reason = f"The champion lags {age} days behind what could be learned, from {retrain_after_days}."
+        return _decided("age", reason, fresh)
+    moved = f"Drift in {', '.join(drifted)}, answered on {answered}" if drifted else "No drift"
+    reason = (
+        f"{moved}; {fresh} of {retrain_after_ratings} ratings that the champion has not seen, "
+        f"{age} of {retrain_after_days} days behind."
+    )
+    return _decided("none", reason, fresh)
 
 
-def _decided(retrain: bool, reason: str, new_ratings: int) -> Decided:
-    return Decided(retrain, RetrainDecision(retrain=retrain, reason=reason, new_ratings=new_ratings))
+def _decided(
+    cause: Literal["no champion", "drift", "new ratings", "age", "none"], reason: str, new_ratings: int
+) -> Decided:
+    retrain = cause != "none"
+    return Decided(retrain, RetrainDecision(retrain=retrain, cause=cause, reason=reason, new_ratings=new_ratings))
+
+
+def _by_drift(decision: Decision) -> bool:
+    """Whether the night retrained because of drift."""
+    return decision.gate == "retrain" and bool(json.loads(decision.inputs).get("cause") == "drift")
 
 
 def _described(ratings: Snapshot[Rating], movies: Snapshot[Movie], cards: Snapshot[MovieCard]) -> pa.Table:

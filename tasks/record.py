@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from features.drift import DriftRow
 from lakehouse.lake import Lakehouse
 from lakehouse.ledger import Cost, Decision, Run
 from tasks.cache import MILLRACE_ROOT, environment_digest, project_digest
@@ -59,7 +60,10 @@ def record_run(lake: Lakehouse, evidence: Evidence, reports: Path, execution: st
         gate="retrain",
         passed=evidence.decision.retrain,
         reason=evidence.decision.reason,
-        inputs=json.dumps({shift.feature: shift.psi for shift in evidence.drift}, sort_keys=True),
+        inputs=json.dumps(
+            {"cause": evidence.decision.cause, "psi": {shift.feature: shift.psi for shift in evidence.drift}},
+            sort_keys=True,
+        ),
         decided_at=now,
     )
     gates = [
@@ -75,6 +79,11 @@ def record_run(lake: Lakehouse, evidence: Evidence, reports: Path, execution: st
         for gate in outcome.gates
     ]
     lake.ledger.append([retrain, *gates])
+    shifts = [
+        DriftRow(drift_id=f"{run_id}/{shift.feature}", run_id=run_id, compared_at=now, **shift.model_dump())
+        for shift in evidence.drift
+    ]
+    lake.ledger.append(shifts)
     return run
 
 

@@ -53,7 +53,9 @@ def write_up(
         gates=tuple(page.GateVerdict(gate=g.gate, passed=g.passed, reason=g.reason) for g in outcome.gates),
         drift=page.DriftResult(
             threshold=max((shift.threshold for shift in drift), default=0.0),
-            features=tuple(page.FeatureDrift(**shift.model_dump(exclude={"threshold"})) for shift in drift),
+            features=tuple(
+                page.FeatureDrift(**shift.model_dump(exclude={"threshold", "jensen_shannon"})) for shift in drift
+            ),
             retrain=evidence.decision.retrain,
             reason=evidence.decision.reason,
         ),

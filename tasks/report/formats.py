@@ -24,6 +24,11 @@ def signed(value: float, digits: int = 3) -> str:
     return text.replace("-", MINUS)
 
 
+def chance(value: float) -> str:
+    """A p-value: 0.042, or <0.001."""
+    return "<0.001" if value < 0.001 else decimal(value)
+
+
 def measure(value: float) -> str:
     """A quality metric: whole numbers grouped, others to four significant decimals, never rounded up to 1."""
     if value == int(value):

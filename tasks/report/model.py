@@ -98,10 +98,12 @@ class EvaluationResult(Part):
 
 
 class FeatureDrift(Part):
-    """The population stability index of one feature against its reference."""
+    """How far one feature moved from its reference, and whether chance explains it."""
 
     feature: str
     psi: float = Field(ge=0)
+    test: str
+    adjusted_p_value: float = Field(ge=0, le=1)
     drifted: bool
     reference_rows: int = Field(ge=0)
     current_rows: int = Field(ge=0)

@@ -114,7 +114,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("count", "decimal", "signed", "measure", "share", "seconds", "mebibytes", "plural"):
+    for name in ("count", "decimal", "chance", "signed", "measure", "share", "seconds", "mebibytes", "plural"):
         environment.filters[name] = getattr(formats, name)
     for plot in (score_plot, day_plot, rating_plot, drift_plot, cost_plot, batch_plot, share_plot, lineage_plot):
         environment.globals[plot.__name__] = plot

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.stats import chi2_contingency, ks_2samp
 
 from features.drift import MIN_ROWS, drift
 from features.errors import DriftColumnError
@@ -74,6 +75,54 @@ def test_what_appears_only_as_null_or_constant_counts_too() -> None:
     assert drift(whole, holed, ["x"])[0].drifted
     assert drift(pa.table({"x": [1.0] * 500}), pa.table({"x": [0.0] * 500}), ["x"])[0].drifted
     assert drift(pa.table({"x": [["a"], ["b"]] * 300}), pa.table({"x": [["a", "a"]] * 600}), ["x"])[0].drifted
+
+
+def test_the_distance_is_zero_for_equal_shares_and_nears_one_for_disjoint_ones() -> None:
+    one, other = pa.table({"x": ["a"] * 5000}), pa.table({"x": ["b"] * 5000})
+    assert drift(one, one, ["x"])[0].jensen_shannon == 0
+    distance = drift(one, other, ["x"])[0].jensen_shannon
+    assert distance is not None and 0.99 < distance <= 1
+    # By hand: shares (1/2, 1/2) and (1/4, 3/4) with half a count added to 1,000 of each.
+    r, c = (500.5 / 1001, 500.5 / 1001), (250.5 / 1001, 750.5 / 1001)
+    divergence = sum(side * math.log2(side / ((a + b) / 2)) / 2 for a, b in zip(r, c, strict=True) for side in (a, b))
+    (found,) = drift(pa.table({"x": ["a", "b"] * 500}), pa.table({"x": ["a"] * 250 + ["b"] * 750}), ["x"])
+    assert found.jensen_shannon == pytest.approx(math.sqrt(divergence), rel=1e-12)
+
+
+def test_p_values_are_those_of_the_textbook_tests() -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=400), rng.normal(0.1, 1, size=500)
+    (number,) = drift(pa.table({"x": x}), pa.table({"x": y}), ["x"])
+    assert (number.kind, number.test) == ("number", "kolmogorov-smirnov")
+    assert number.p_value == number.adjusted_p_value == pytest.approx(ks_2samp(x, y).pvalue)
+    (word,) = drift(pa.table({"x": ["a", "b"] * 200}), pa.table({"x": ["a"] * 230 + ["b"] * 170}), ["x"])
+    assert (word.kind, word.test) == ("category", "chi-square")
+    assert word.p_value == pytest.approx(chi2_contingency([[200, 200], [230, 170]], correction=False).pvalue)
+
+
+def test_quiet_features_make_each_other_no_more_likely_to_alarm() -> None:
+    """Adjusted by rank times number of features (Benjamini-Hochberg): never below the p-value itself."""
+    rng = np.random.default_rng(5)
+    names = [f"x{n}" for n in range(20)]
+    before, after = (pa.table({name: rng.normal(size=400) for name in names}) for _ in range(2))
+    found = drift(before, after, names)
+    ranked = sorted(found, key=lambda one: one.p_value)
+    expected = [min(later.p_value * 20 / (j + 1) for j, later in enumerate(ranked) if j >= i) for i in range(20)]
+    assert [one.adjusted_p_value for one in ranked] == pytest.approx(expected)
+
+
+def test_a_difference_that_is_certain_but_small_is_no_drift() -> None:
+    rng = np.random.default_rng(9)
+    (found,) = drift(pa.table({"x": rng.normal(size=50_000)}), pa.table({"x": rng.normal(0.1, 1, 50_000)}), ["x"])
+    assert found.adjusted_p_value < 1e-6 and found.psi is not None and found.psi < 0.05 and not found.drifted
+
+
+def test_a_large_index_that_chance_explains_is_no_drift() -> None:
+    """Enough rows, but few of them hold a value: the index is high, the test knows how little it rests on."""
+    empty: list[list[str]] = [[]] * 300
+    before = pa.table({"x": [*empty, [*"abcdefghij" * 2]]})
+    (found,) = drift(before, pa.table({"x": [*empty, [*"aaabbbccddddeeeefghi"]]}), ["x"])
+    assert found.psi is not None and found.psi > 0.2 and found.p_value > 0.01 and not found.drifted
 
 
 def test_a_side_without_values_has_no_index() -> None:

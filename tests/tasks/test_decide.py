@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import json
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from deltalake import write_deltalake
 
 from lakehouse import Lakehouse, Snapshot
 from lakehouse.arrow import to_arrow
-from lakehouse.ledger import Promotion
+from lakehouse.ledger import Decision, Promotion, Run
 from lakehouse.tables import Rating
 from tasks.decide import Champion, FeatureShift, decide, find_champion
 from tasks.lake import Lake
@@ -17,7 +18,17 @@ from tasks.lake import Lake
 DAY = datetime(1998, 4, 20)
 CUTOFF = datetime(1998, 4, 7, tzinfo=UTC)  # 14 days before the end of DAY
 CHAMPION = Champion(digest="d", path="p", registry_version=1, trained_until=CUTOFF - timedelta(days=2))
-SHIFT = FeatureShift(feature="genres", psi=0.3, threshold=0.2, drifted=True, reference_rows=900, current_rows=900)
+SHIFT = FeatureShift(
+    feature="genres",
+    psi=0.3,
+    jensen_shannon=0.2,
+    test="chi-square",
+    adjusted_p_value=0.001,
+    threshold=0.2,
+    drifted=True,
+    reference_rows=900,
+    current_rows=900,
+)
 
 
 @pytest.fixture
@@ -65,6 +76,33 @@ def test_drift_and_age_each_suffice_and_are_named(ratings: Snapshot[Rating]) -> 
     assert not ask(CHAMPION, ratings, [quiet], 100, 3).retrain
     aged = ask(CHAMPION, ratings, [quiet], 100, 2)
     assert aged.retrain and "2 days" in aged.decision.reason
+
+
+def test_drift_that_was_answered_within_the_window_is_not_answered_again(ratings: Snapshot[Rating]) -> None:
+    def after(days: int) -> Champion:
+        return CHAMPION.model_copy(update={"drift_answered": DAY.date() - timedelta(days=days)})
+
+    kept = ask(after(13), ratings, [SHIFT], 100, 100)
+    assert not kept.retrain and kept.decision.cause == "none"
+    assert f"answered on {DAY.date() - timedelta(days=13)}" in kept.decision.reason
+    assert ask(after(14), ratings, [SHIFT], 100, 100).decision.cause == "drift"
+    assert ask(after(13), ratings, [SHIFT], 5, 100).decision.cause == "new ratings"
+
+
+def test_a_night_knows_when_drift_was_answered_last(lake: Lakehouse) -> None:
+    for number, cause in ((17, "drift"), (18, "age"), (20, "drift")):
+        day = datetime(1998, 4, number)
+        run = {"run_id": f"r{number}", "day": day.date(), "finished_at": CUTOFF, "seed": 0, "seconds": 1.0}
+        texts = ("execution", "workflow", "code_digest", "commit", "lock_digest", "verdict", "report")
+        objects = ("parameters", "artifacts", "metrics")
+        lake.ledger.append(
+            [Run(**run, inputs=[], outputs=[], **dict.fromkeys(texts, ""), **dict.fromkeys(objects, "{}"))]
+        )
+        decision = {"decision_id": f"r{number}/retrain", "run_id": f"r{number}", "gate": "retrain", "passed": True}
+        lake.ledger.append([Decision(**decision, reason="", inputs=json.dumps({"cause": cause}), decided_at=CUTOFF)])
+    place = Lake(root=lake.root, id=lake.id)
+    assert find_champion(lake=place, day=DAY).drift_answered == date(1998, 4, 17)
+    assert find_champion(lake=place, day=datetime(1998, 4, 21)).drift_answered == date(1998, 4, 20)
 
 
 def test_a_night_meets_the_champion_of_the_nights_before_it(lake: Lakehouse) -> None:

@@ -77,7 +77,15 @@ def drift() -> DriftResult:
     return DriftResult(
         threshold=0.2,
         features=tuple(
-            FeatureDrift(feature=name, psi=psi, drifted=psi >= 0.2, reference_rows=90571, current_rows=9430)
+            FeatureDrift(
+                feature=name,
+                psi=psi,
+                test="chi-square",
+                adjusted_p_value=0.04 if psi < 0.2 else 0.0004,
+                drifted=psi >= 0.2,
+                reference_rows=90571,
+                current_rows=9430,
+            )
             for name, psi in values.items()
         ),
         retrain=True,
@@ -299,7 +307,7 @@ SHOWN = {
     ),
     "night-drift": (
         "Retrain. 2 of 8 features drifted", "threshold 0.20",
-        "user_stats__ratings_count 0.3127 drifted 90,571 9,430", "users__age 0.0562 stable 90,571 9,430",
+        "user_stats__ratings_count 0.3127 chi-square <0.001 drifted 90,571 9,430", "users__age 0.0562 chi-square 0.040 stable 90,571 9,430",
     ),
     "night-batches": (
         "ratings@12 1998-04-20 published 1,251 1,204 9 38", "99,846", "movies@7 1998-04-20 refused 3 1 0 2",
@@ -361,7 +369,15 @@ def test_bars_are_as_long_as_what_they_stand_for() -> None:
 
 def test_the_drift_plot_keeps_to_the_largest() -> None:
     many = tuple(
-        FeatureDrift(feature=f"f{n:02d}", psi=n / 100, drifted=n >= 20, reference_rows=9, current_rows=9)
+        FeatureDrift(
+            feature=f"f{n:02d}",
+            psi=n / 100,
+            test="chi-square",
+            adjusted_p_value=0.5,
+            drifted=n >= 20,
+            reference_rows=9,
+            current_rows=9,
+        )
         for n in range(30)
     )
     result = drift().model_copy(update={"features": many})
@@ -447,7 +463,17 @@ def test_hostile_text_is_shown_as_text_wherever_it_stands() -> None:
             "reason": HOSTILE,
             "drift": drift().model_copy(
                 update={
-                    "features": (FeatureDrift(feature=HOSTILE, psi=1, drifted=True, reference_rows=1, current_rows=1),)
+                    "features": (
+                        FeatureDrift(
+                            feature=HOSTILE,
+                            psi=1,
+                            test=HOSTILE,
+                            adjusted_p_value=0,
+                            drifted=True,
+                            reference_rows=1,
+                            current_rows=1,
+                        ),
+                    )
                 }
             ),
             "lineage": Lineage(nodes=(LineageNode(id="a", label=HOSTILE, detail=HOSTILE, kind="table"),), edges=()),

@@ -307,7 +307,8 @@ SHOWN = {
     ),
     "night-drift": (
         "Retrain. 2 of 8 features drifted", "threshold 0.20",
-        "user_stats__ratings_count 0.3127 chi-square <0.001 drifted 90,571 9,430", "users__age 0.0562 chi-square 0.040 stable 90,571 9,430",
+        "user_stats__ratings_count 0.3127 chi-square <0.001 drifted 90,571 9,430",
+        "users__age 0.0562 chi-square 0.040 stable 90,571 9,430",
     ),
     "night-batches": (
         "ratings@12 1998-04-20 published 1,251 1,204 9 38", "99,846", "movies@7 1998-04-20 refused 3 1 0 2",

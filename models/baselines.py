@@ -1,4 +1,4 @@
-"""What would people pick instead: popularity, recent popularity and item-kNN, under the model's own interface."""
+"""What would people pick instead: popularity, recent popularity, item-kNN and EASE, under the model's own interface."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from models.errors import InteractionsError
 from models.interactions import DAY_US, Float32s, Int64s, Interactions, Query, positions
+from models.signals import SignalSettings, ease
 
 
 @dataclass(frozen=True)
@@ -82,16 +83,57 @@ class ItemKnn:
 
     def scores(self, query: Query) -> Float32s:
         """float32 [users, items]; items never rated get 0."""
-        histories = query.histories
-        column = positions(self.items, histories.item_ids)
-        met = column >= 0
-        profile = np.zeros((len(histories), len(self.items)), dtype=np.float32)
-        weight = 0.5 ** (histories.ranks() / self.history_half_life_items)
-        profile[histories.rows[met], column[met]] = weight[met]
-        scores = _aligned(profile @ self.similarity, self.items, query.item_ids())
-        unknown = ~profile.any(axis=1)
-        scores[unknown] = self.popularity.scores(query)[unknown]
-        return scores
+        return _by_history(query, self.items, self.similarity, self.history_half_life_items, self.popularity)
+
+
+@dataclass(frozen=True)
+class Ease:
+    """A linear autoencoder over the items (EASE), older ratings counting less; without history, recent popularity.
+
+    `items`: int64 [catalogue]; `weights`: float32 [catalogue, catalogue], of the row's item on the column's.
+    """
+
+    items: Int64s
+    weights: Float32s
+    history_half_life_items: float
+    popularity: Popularity
+
+    @classmethod
+    def fit(
+        cls,
+        interactions: pa.Table,
+        *,
+        ridge: float = 500.0,
+        rating_half_life_days: float = 20.0,
+        history_half_life_items: float = 5.0,
+        popular_days: float = 7.0,
+    ) -> Ease:
+        """Solve for the weights; the defaults are those that the recommender's own signal was tuned to."""
+        log = _read(interactions)
+        items = log.catalogue()
+        settings = SignalSettings(ridge, rating_half_life_days, history_half_life_items, (popular_days,))
+        weights = ease(log, positions(items, log.item_ids), len(items), int(log.rated_at[-1]) + 1, settings)
+        return cls(items, weights, history_half_life_items, Popularity.fit(interactions, last_days=popular_days))
+
+    def scores(self, query: Query) -> Float32s:
+        """float32 [users, items]; items never rated get 0."""
+        return _by_history(query, self.items, self.weights, self.history_half_life_items, self.popularity)
+
+
+def _by_history(
+    query: Query, items: Int64s, weights: Float32s, half_life_items: float, otherwise: Popularity
+) -> Float32s:
+    """Each user's history, the newest items weighing most, times item-to-item weights; `otherwise` for new users."""
+    histories = query.histories
+    column = positions(items, histories.item_ids)
+    met = column >= 0
+    profile = np.zeros((len(histories), len(items)), dtype=np.float32)
+    weight = 0.5 ** (histories.ranks() / half_life_items)
+    profile[histories.rows[met], column[met]] = weight[met]
+    scores = _aligned(profile @ weights, items, query.item_ids())
+    unknown = ~profile.any(axis=1)
+    scores[unknown] = otherwise.scores(query)[unknown]
+    return scores
 
 
 _END = np.iinfo(np.int64).max

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,6 +23,12 @@ from tasks.typed import task
 
 REGISTERED_MODEL = "millrace-recommender"
 METRIC = "NDCG@10"
+#: What a challenger must beat: what people would pick instead.
+BASELINES = ("popularity", "recent popularity", "item-kNN", "EASE")
+#: The slowest that answering one user may be, on the machine that judges: 95 of 100 answers in so many milliseconds.
+MAX_MILLISECONDS = 50.0
+#: The largest that a model's files may be, MiB.
+MAX_MEBIBYTES = 256.0
 
 
 class Gate(BaseModel):
@@ -57,8 +65,8 @@ class Outcome(BaseModel):
 
 
 @task(memory="1Gi")
-def judge(comparison: Comparison, views: list[ViewState]) -> list[Gate]:
-    """The gates: not worse than the champion, better than the simple baselines, online equal to offline."""
+def judge(training_set: TrainingSet, model: Model, comparison: Comparison, views: list[ViewState]) -> list[Gate]:
+    """The gates: not worse than the champion, better than the baselines, fair, online equal to offline, fast, small."""
     challenger = _score(comparison, "challenger")
     assert challenger is not None
     gates = []
@@ -74,7 +82,7 @@ def judge(comparison: Comparison, views: list[ViewState]) -> list[Gate]:
                 inputs={"difference": gap.value, "low": gap.low, "high": gap.high},
             )
         )
-    for name in ("popularity", "item-kNN"):
+    for name in BASELINES:
         baseline = _score(comparison, name)
         assert baseline is not None
         gates.append(
@@ -85,6 +93,18 @@ def judge(comparison: Comparison, views: list[ViewState]) -> list[Gate]:
                 inputs={"challenger": challenger.value, "baseline": baseline.value},
             )
         )
+    gates += [
+        Gate(
+            gate=f"fair by {gap.attribute}",
+            passed=gap.fair,
+            reason=f"{gap.worst} has {gap.ratio:.2f} of the {METRIC} of {gap.best} ({gap.low:.2f} to {gap.high:.2f}); "
+            f"{gap.limit:.2f} must be within reach."
+            if gap.worst != gap.best
+            else "Fewer than two groups have users enough to be compared.",
+            inputs={"ratio": gap.ratio, "low": gap.low, "high": gap.high, "limit": gap.limit},
+        )
+        for gap in comparison.disparities
+    ]
     compared, different = sum(v.compared for v in views), sum(v.different for v in views)
     gates.append(
         Gate(
@@ -92,6 +112,24 @@ def judge(comparison: Comparison, views: list[ViewState]) -> list[Gate]:
             passed=different == 0,
             reason=f"{different} of {compared} feature values differ between the online and the offline path.",
             inputs={"compared": float(compared), "different": float(different)},
+        )
+    )
+    milliseconds = _answer_milliseconds(training_set, model)
+    gates.append(
+        Gate(
+            gate="latency",
+            passed=milliseconds <= MAX_MILLISECONDS,
+            reason=f"95 of 100 answers take {milliseconds:.1f} ms or less; {MAX_MILLISECONDS:g} ms are allowed.",
+            inputs={"p95_milliseconds": milliseconds, "limit": MAX_MILLISECONDS},
+        )
+    )
+    mebibytes = sum(file.stat().st_size for file in Path(model.path).iterdir()) / 2**20
+    gates.append(
+        Gate(
+            gate="size",
+            passed=mebibytes <= MAX_MEBIBYTES,
+            reason=f"The model's files have {mebibytes:.1f} MiB; {MAX_MEBIBYTES:g} MiB are allowed.",
+            inputs={"mebibytes": mebibytes, "limit": MAX_MEBIBYTES},
         )
     )
     return gates
@@ -153,6 +191,27 @@ def keep(decision: RetrainDecision, comparison: Comparison) -> Outcome:
 def tracking_uri() -> str:
     """MLflow's database: MLFLOW_TRACKING_URI, else SQLite in the state folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Settings().state / 'mlflow.db'}"
+
+
+def _answer_milliseconds(training_set: TrainingSet, model: Model, answers: int = 100) -> float:
+    """How long one user's ten recommendations out of all items take: the 95th percentile, in milliseconds."""
+    import numpy as np
+
+    from models.interactions import Histories, Query, int64_column
+    from models.recommender import Recommender
+
+    recommender = Recommender.load(Path(model.path), digest=model.digest)
+    users, items = training_set.read("users"), training_set.read("items")
+    interactions = training_set.read("interactions")
+    took = []
+    for row in range(answers):
+        one = users.slice(row % users.num_rows, 1)
+        histories = Histories.of(interactions, int64_column(one, "user_id", "users"), training_set.cutoff)
+        query = Query(histories, one, items, training_set.cutoff)
+        started = time.perf_counter()
+        recommender.recommend(query, 10)
+        took.append((time.perf_counter() - started) * 1000)
+    return float(np.percentile(took, 95))
 
 
 def _score(comparison: Comparison, contender: str) -> Score | None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from lakehouse import Snapshot
 from lakehouse.settings import Settings
 from lakehouse.tables import Movie
+from models.fairness import Disparity, GroupScore
 from tasks.decide import Champion
 from tasks.features import TrainingSet
 from tasks.progress import bar
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 #: Users shown in the report with what they would be recommended.
 EXAMPLE_USERS = 3
+#: Where the groups by age, in years, and by ratings given begin.
+AGE_BANDS = (25, 40)
+ACTIVITY_BANDS = (20, 100)
 
 
 class Model(BaseModel):
@@ -80,6 +84,8 @@ class Comparison(BaseModel):
         targets: interactions to find.
         scores: a row a contender and metric; ``challenger``, ``champion`` (if there is one) and the baselines.
         against_champion: challenger minus champion in NDCG@10, paired by user; empty without a champion.
+        groups: NDCG@10 of the challenger (of the champion where nothing was trained) by group of users.
+        disparities: how far the groups of each attribute lie apart.
         examples: a few users' recommendations.
     """
 
@@ -90,6 +96,8 @@ class Comparison(BaseModel):
     targets: int
     scores: list[Score]
     against_champion: list[Score]
+    groups: list[GroupScore]
+    disparities: list[Disparity]
     examples: list[Recommended]
 
 
@@ -158,8 +166,9 @@ class _Test(NamedTuple):
 
 
 def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[str, Scorer]) -> Comparison:
-    from models.baselines import ItemKnn, Popularity
+    from models.baselines import Ease, ItemKnn, Popularity
     from models.evaluation import NewestInteractions, evaluate, interval, ndcg_and_recall
+    from models.fairness import by_group
 
     newest = NewestInteractions.split(training_set.read("interactions"), training_set.cutoff, training_set.until)
     test = _Test(newest, newest.query(training_set.read("users"), training_set.read("items")))
@@ -167,6 +176,7 @@ def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[st
         **models,
         "recent popularity": Popularity.fit(newest.train, last_days=7),
         "item-kNN": ItemKnn.fit(newest.train),
+        "EASE": Ease.fit(newest.train),
         "popularity": Popularity.fit(newest.train),
     }
     items = test.query.item_ids()
@@ -176,25 +186,38 @@ def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[st
         for name, matrix in scores.items()
         for e in evaluate(matrix, newest, items)
     ]
+    relevant, seen, counts = newest.relevant(items), newest.histories.seen(items), newest.target_counts()
+    per_user = {name: ndcg_and_recall(scores[name], relevant, seen, target_counts=counts)[0] for name in models}
     paired = []
-    if {"challenger", "champion"} <= scores.keys():
-        relevant, seen = newest.relevant(items), newest.histories.seen(items)
-        counts = newest.target_counts()
-        per_user = {
-            name: ndcg_and_recall(scores[name], relevant, seen, target_counts=counts)[0]
-            for name in ("challenger", "champion")
-        }
+    if {"challenger", "champion"} <= models.keys():
         difference = interval(per_user["challenger"] - per_user["champion"], metric="NDCG@10 difference")
         paired.append(Score(contender="challenger", **difference.model_dump()))
     best = "challenger" if "challenger" in models else "champion"
+    groups, disparities = by_group(per_user[best], _attributes(test.query))
     return Comparison(
         window_from=training_set.cutoff,
         window_to=training_set.until,
         targets=len(newest.target_items),
         scores=rows,
         against_champion=paired,
+        groups=groups,
+        disparities=disparities,
         examples=_examples(models[best], test, movies),
     )
+
+
+def _attributes(query: Query) -> dict[str, list[str | None]]:
+    """The group of each user of the query, by attribute; None where nothing was known of the user at the cutoff."""
+    from models.fairness import band
+
+    known = {row["user_id"]: row for row in query.users.select(["user_id", "users__gender", "users__age"]).to_pylist()}
+    found = [known.get(int(user), {}) for user in query.histories.user_ids]
+    return {
+        "gender": [row.get("users__gender") for row in found],
+        "age": [band(row.get("users__age"), AGE_BANDS) for row in found],
+        # New users have more to find than others, and it is easier: they are shown and not compared.
+        "ratings before": [band(size or None, ACTIVITY_BANDS) for size in query.histories.sizes().tolist()],
+    }
 
 
 def _examples(model: Scorer, test: _Test, movies: Snapshot[Movie]) -> list[Recommended]:

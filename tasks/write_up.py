@@ -49,6 +49,7 @@ def write_up(
             window_to=(comparison.window_to - timedelta(days=1)).date(),
             interactions=comparison.targets,
             scores=tuple(page.Score(**score.model_dump()) for score in comparison.scores),
+            groups=tuple(page.GroupResult(**group.model_dump()) for group in comparison.groups),
         ),
         gates=tuple(page.GateVerdict(gate=g.gate, passed=g.passed, reason=g.reason) for g in outcome.gates),
         drift=page.DriftResult(

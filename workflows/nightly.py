@@ -39,7 +39,7 @@ def retrain(
     """Train a challenger, compare it with the champion and the baselines, and promote it if every gate lets it pass."""
     challenger = train(training_set=training_set, champion=champion, seed=seed)
     comparison = compare(training_set=training_set, movies=movies, model=challenger, champion=champion)
-    gates = judge(comparison=comparison, views=views)
+    gates = judge(training_set=training_set, model=challenger, comparison=comparison, views=views)
     return register(
         lake=lake,
         training_set=training_set,

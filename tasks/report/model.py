@@ -76,6 +76,16 @@ class Score(Part):
     users: int = Field(ge=0)
 
 
+class GroupResult(Part):
+    """The model's NDCG@10 in one group of users."""
+
+    attribute: str = Field(description="What the groups differ in.")
+    group: str
+    users: int = Field(ge=0)
+    value: float
+    judged: bool = Field(description="Whether it has users enough to be compared.")
+
+
 class EvaluationResult(Part):
     """The comparison on the newest interactions. Contenders and metrics are shown in the order given."""
 
@@ -83,6 +93,7 @@ class EvaluationResult(Part):
     window_to: date
     interactions: int = Field(ge=0, description="Targets in the window.")
     scores: tuple[Score, ...]
+    groups: tuple[GroupResult, ...] = ()
 
     def score(self, contender: str, metric: str) -> Score | None:
         """The score of one contender by one metric, if it was measured."""

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from models.baselines import ItemKnn, Popularity
+from models.baselines import Ease, ItemKnn, Popularity
 from models.errors import InteractionsError
 from models.interactions import Histories, Query
 
@@ -66,3 +66,15 @@ def test_item_knn_gives_a_new_user_recent_popularity() -> None:
 def test_no_interactions_is_a_typed_error() -> None:
     with pytest.raises(InteractionsError, match="no interaction"):
         Popularity.fit(interactions())
+
+
+def test_ease_ranks_by_what_the_same_people_rated_and_falls_back_on_recent_popularity() -> None:
+    together = [(user, item, 2) for user in range(1, 9) for item in (10, 11)]
+    apart = [(user, item, 2) for user in range(11, 25) for item in (12, 13)]
+    log = interactions(*together, *apart, (30, 10, 1), (31, 12, 1))
+    fitted = Ease.fit(log, ridge=1.0)
+    scores = fitted.scores(query(log, 30, 31, 99, items=(10, 11, 12, 13, 77)))
+    assert scores[0, 1] > scores[0, [2, 3, 4]].max()
+    assert scores[1, 3] > scores[1, [0, 1, 4]].max()
+    assert scores[2].tolist() == [9, 8, 15, 14, 0], "a new user gets what most rated in the last week"
+    assert np.diag(fitted.weights).tolist() == [0, 0, 0, 0]

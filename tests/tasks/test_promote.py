@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from flytekit.core.local_cache import LocalTaskCache
 
 from lakehouse import Lakehouse
 from lakehouse.ledger import Promotion
+from models.fairness import Disparity
+from models.recommender import RecommenderConfig, fit
 from tasks.decide import Champion
 from tasks.features import TrainingSet, ViewState
 from tasks.lake import Lake
@@ -23,14 +29,19 @@ def score(contender: str, value: float, low: float = 0.0, high: float = 1.0) -> 
     return Score(contender=contender, metric=METRIC, value=value, low=low, high=high, users=90)
 
 
-def comparison(challenger: float, gap: tuple[float, float] | None = None) -> Comparison:
+def comparison(
+    challenger: float, gap: tuple[float, float] | None = None, disparity: Disparity | None = None
+) -> Comparison:
     paired = [] if gap is None else [score("challenger", sum(gap) / 2, *gap)]
+    baselines = {"popularity": 0.2, "recent popularity": 0.23, "item-kNN": 0.24, "EASE": 0.22}
     return Comparison(
         window_from=AT,
         window_to=AT,
         targets=1,
-        scores=[score("challenger", challenger), score("popularity", 0.2), score("item-kNN", 0.24)],
+        scores=[score("challenger", challenger), *(score(name, value) for name, value in baselines.items())],
         against_champion=paired,
+        groups=[],
+        disparities=[disparity] if disparity else [],
         examples=[],
     )
 
@@ -42,32 +53,94 @@ def views(different: int) -> list[ViewState]:
     ]
 
 
-def refused(verdict: Comparison, different: int = 0) -> list[str]:
-    return [gate.gate for gate in judge(comparison=verdict, views=views(different)) if not gate.passed]
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingSet, Model]:
+    """A real model of 20 users and 30 items, and the files that it was trained on."""
+    rng = np.random.default_rng(3)
+    users, items = rng.integers(1, 21, 400), rng.integers(1, 31, 400)
+    times = [AT - timedelta(hours=int(hours)) for hours in rng.integers(1, 24 * 60, 400)]
+    rows = pa.table({"user_id": users, "item_id": items, "rated_at": pa.array(times, pa.timestamp("us", "UTC"))})
+    folder = tmp_path_factory.mktemp("training")
+    for name, table in {
+        "interactions": rows,
+        "users": pa.table({"user_id": range(1, 21)}),
+        "items": pa.table({"item_id": range(1, 31)}),
+    }.items():
+        pq.write_table(table, folder / f"{name}.parquet")
+    model = fit(rows, rows, config=RecommenderConfig(epochs=1))
+    path = folder / "model"
+    digest = model.save(path)
+    described = Model(
+        path=str(path),
+        digest=digest,
+        interactions=400,
+        users=20,
+        items=30,
+        trained_until=AT,
+        losses=[],
+        warm_start=False,
+    )
+    return TrainingSet(folder=str(folder), digest="t", rows=400, cutoff=AT, until=AT, sources=["ratings@2"]), described
 
 
-def test_a_challenger_above_every_baseline_passes_without_a_champion() -> None:
+Refused = Callable[..., list[str]]
+Judged = Callable[..., dict[str, Gate]]
+
+
+@pytest.fixture
+def judged(own_state: None, trained: tuple[TrainingSet, Model]) -> Judged:
+    def ask(verdict: Comparison, different: int = 0) -> dict[str, Gate]:
+        training_set, model = trained
+        gates = judge(training_set=training_set, model=model, comparison=verdict, views=views(different))
+        return {gate.gate: gate for gate in gates}
+
+    return ask
+
+
+@pytest.fixture
+def refused(judged: Judged) -> Refused:
+    return lambda verdict, different=0: [name for name, gate in judged(verdict, different).items() if not gate.passed]
+
+
+def test_a_challenger_above_every_baseline_passes_without_a_champion(refused: Refused) -> None:
     assert refused(comparison(0.25)) == []
 
 
-def test_a_challenger_at_or_below_a_baseline_is_refused_by_name() -> None:
+def test_a_challenger_at_or_below_a_baseline_is_refused_by_name(refused: Refused) -> None:
     assert refused(comparison(0.24)) == ["better than item-kNN"]
-    assert refused(comparison(0.1)) == ["better than popularity", "better than item-kNN"]
+    everyone = [f"better than {name}" for name in ("popularity", "recent popularity", "item-kNN", "EASE")]
+    assert refused(comparison(0.1)) == everyone
 
 
-def test_only_an_interval_wholly_below_zero_is_worse_than_the_champion() -> None:
+def test_only_an_interval_wholly_below_zero_is_worse_than_the_champion(refused: Refused) -> None:
     assert refused(comparison(0.25, (-0.05, 0.01))) == []
     assert refused(comparison(0.25, (-0.05, -0.01))) == ["champion"]
 
 
-def test_one_value_that_differs_online_refuses_promotion() -> None:
+def test_one_value_that_differs_online_refuses_promotion(refused: Refused) -> None:
     assert refused(comparison(0.25), different=1) == ["parity"]
 
 
-def test_each_gate_gives_its_numbers() -> None:
-    gates = {gate.gate: gate for gate in judge(comparison=comparison(0.25, (-0.01, 0.03)), views=views(1))}
+def test_an_unfair_model_is_refused_by_attribute_with_its_groups(judged: Judged) -> None:
+    gap = {"attribute": "gender", "worst": "F", "best": "M", "ratio": 0.5, "low": 0.4, "high": 0.7, "limit": 0.8}
+    gate = judged(comparison(0.25, disparity=Disparity(**gap, fair=False)))["fair by gender"]
+    assert not gate.passed
+    assert "F has 0.50 of the NDCG@10 of M (0.40 to 0.70)" in gate.reason
+    assert judged(comparison(0.25, disparity=Disparity(**gap, fair=True)))["fair by gender"].passed
+
+
+def test_a_model_that_is_slow_or_large_is_refused(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.promote.MAX_MILLISECONDS", 0.0)
+    monkeypatch.setattr("tasks.promote.MAX_MEBIBYTES", 0.0001)
+    assert refused(comparison(0.26)) == ["latency", "size"]
+
+
+def test_each_gate_gives_its_numbers(judged: Judged) -> None:
+    gates = judged(comparison(0.25, (-0.01, 0.03)), 1)
     assert gates["champion"].inputs == pytest.approx({"difference": 0.01, "low": -0.01, "high": 0.03})
     assert "1 of 20 feature values" in gates["parity"].reason
+    assert gates["latency"].inputs["p95_milliseconds"] > 0
+    assert 0 < gates["size"].inputs["mebibytes"] < 1
 
 
 def test_a_model_is_registered_once_and_only_one_that_passed_becomes_champion(lake: Lakehouse, tmp_path: Path) -> None:

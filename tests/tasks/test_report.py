@@ -27,6 +27,7 @@ from tasks.report.model import (
     EvaluationResult,
     FeatureDrift,
     GateVerdict,
+    GroupResult,
     Lineage,
     LineageNode,
     LlmUse,
@@ -60,7 +61,12 @@ def evaluation(*, champion: bool = True) -> EvaluationResult:
             scores.append(
                 Score(contender=contender, metric=metric, value=mean, low=mean - 0.0153, high=mean + 0.0161, users=318)
             )
-    return EvaluationResult(window_from=date(1998, 4, 8), window_to=DAY, interactions=9417, scores=tuple(scores))
+    groups = (
+        GroupResult(attribute="gender", group="F", users=101, value=0.1502, judged=True),
+        GroupResult(attribute="gender", group="unknown", users=7, value=0.4, judged=False),
+    )
+    window = {"window_from": date(1998, 4, 8), "window_to": DAY, "interactions": 9417}
+    return EvaluationResult(**window, scores=tuple(scores), groups=groups)
 
 
 def drift() -> DriftResult:
@@ -303,6 +309,7 @@ SHOWN = {
         "9,417 new interactions from 1998-04-08 to 1998-04-20",
         "challenger 0.1412 0.1259 to 0.1573 0.1172 0.1019 to 0.1333 318",
         "recent popularity 0.0893 0.0740 to 0.1054",
+        "gender F 101 0.1502 yes", "gender unknown 7 0.4000 no",
         "parity passed 0 of 21,466 values differ", "baseline failed 0.0236 above item-kNN",
     ),
     "night-drift": (

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from sklearn.metrics import ndcg_score
 
 from models.errors import EvaluationError
 from models.evaluation import NewestInteractions, evaluate, interval, ndcg_and_recall, top_k
@@ -36,6 +37,19 @@ def test_ndcg_and_recall_equal_the_values_worked_by_hand() -> None:
     ndcg, recall = ndcg_and_recall(scores, relevant, seen, k=3)
     assert ndcg[0] == pytest.approx((1 / np.log2(3)) / (1 + 1 / np.log2(3)))
     assert recall[0] == pytest.approx(1 / 2)
+
+
+def test_ndcg_agrees_with_scikit_learns_to_the_last_digits() -> None:
+    """An independent implementation; it knows no seen items, so these get the lowest scores and are no targets."""
+    rng = np.random.default_rng(4)
+    scores = rng.permuted(np.tile(np.linspace(0, 1, 60), (200, 1)), axis=1).astype(np.float32)  # no ties
+    seen = rng.random((200, 60)) < 0.3
+    relevant = (rng.random((200, 60)) < 0.1) & ~seen
+    relevant[:, 0], seen[:, 0] = True, False
+    ours, _ = ndcg_and_recall(scores, relevant, seen, k=10)
+    lowered = np.where(seen, scores - 10, scores).astype(float)
+    theirs = [ndcg_score([relevant[row]], [lowered[row]], k=10) for row in range(200)]
+    assert ours == pytest.approx(theirs, abs=1e-9)
 
 
 def test_the_ideal_ranking_scores_one_even_with_more_targets_than_places() -> None:

@@ -1,6 +1,6 @@
 """What does the lakehouse cost beside the bare engines, as tables grow? Each table size in a process of its own.
 
-    python benchmarks/lakehouse.py [--rows 100000 1000000 10000000] [--batch 100000] [--repeat 3]
+    python -m benchmarks.lakehouse [--rows 100000 1000000 10000000] [--batch 100000] [--repeat 3]
 
 A table of 20 columns in 10 partitions is made by a seeded generator, twice: one goes through Millrace, one through the
 bare engine, in turn and in the same process. Times are medians; ratios are of medians. Memory is the resident memory of
@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -31,6 +32,7 @@ from pydantic import Field
 
 from lakehouse import EventTime, Key, Lakehouse, Table
 
+ROOT = Path(__file__).resolve().parent.parent
 REGIONS = tuple(f"r{n}" for n in range(10))
 START = datetime(2024, 1, 1, tzinfo=UTC)
 #: Rows a data file of the first version holds.
@@ -95,9 +97,10 @@ def events(first: int, count: int, *, seed: int, at: datetime) -> pa.Table:
 def make_table(uri: str, rows: int) -> None:
     """The first version, in files of at most a million rows a partition, as a compacted table would be."""
     from deltalake import DeltaTable, write_deltalake
-    from lakehouse.delta_schema import create_delta
 
-    create_delta(uri, Event.contract)
+    from lakehouse.delta_schema import create
+
+    create(uri, Event.contract)
     for first in range(0, rows, FILE_ROWS):
         batch = events(first, min(FILE_ROWS, rows - first), seed=first, at=START)
         write_deltalake(uri, batch, mode="append", partition_by=["region"])
@@ -246,15 +249,13 @@ def measure_reading(lake: Lakehouse, repeat: int) -> Figures:
 
     snapshot = lake.resolve("events")
     table = DeltaTable(snapshot.uri, version=snapshot.version)
-    files = table.file_uris([("region", "=", "r3")])
+    files = table.file_uris(file_pruning_predicate="region = 'r3'")
     chosen = ", ".join(COLUMNS)
 
-    def with_duckdb() -> object:
-        with duckdb.connect() as connection:
-            return connection.execute(f"SELECT {chosen} FROM read_parquet($files)", {"files": files}).to_arrow_table()
-
+    connection = duckdb.connect()
+    relation = f"SELECT {chosen} FROM read_parquet({files!r})"
     ways: dict[str, Callable[[], object]] = {
-        "duckdb": with_duckdb,
+        "duckdb": lambda: connection.sql(relation).to_arrow_table(),
         "polars": lambda: polars.scan_parquet(files).select(COLUMNS).collect().to_arrow(),
         "millrace": lambda: snapshot.arrow(COLUMNS, [("region", "=", "r3")]),
     }
@@ -309,7 +310,13 @@ def main() -> None:
     results: dict[int, dict[str, Figures]] = {}
     for rows in options.rows:
         arguments = ["--rows", str(rows), "--batch", str(options.batch), "--repeat", str(options.repeat), "--alone"]
-        done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.lakehouse", *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
         results[rows] = json.loads(done.stdout)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {datetime.now(UTC).date()}\n")
     print("| rows | gate s | bare MERGE s | bare Deequ s | gate / (MERGE + Deequ) | first batch s | peak MiB |")

@@ -10,27 +10,44 @@ from cli.lake import open_lake
 from cli.output import format_option, printable, show_json
 
 if TYPE_CHECKING:
-    from lakehouse.table import Contract
+    from lakehouse.table import Contract, Table
 
 Description = dict[str, object]
 
 
 @click.command()
 @click.argument("table")
-@format_option("markdown", "json")
+@format_option("markdown", "json", "json-schema")
 def describe(table: str, output_format: str) -> None:
     """Describe TABLE: columns, types, rules.
 
-    By its contract; a table that is not declared, by what is stored."""
+    By its contract; a table that is not declared, by what is stored. ``--format json-schema`` is the JSON Schema of one
+    row, for those who send rows."""
     import lakehouse.tables  # noqa: F401  (declares the project's tables)
     from lakehouse.table import declared_tables
 
     row_model = declared_tables().get(table)
+    if output_format == "json-schema":
+        _show_json_schema(table, row_model)
+        return
     description, columns = _declared(row_model.contract) if row_model else _stored(table)
     if output_format == "json":
         show_json({**description, "columns": columns})
+    elif row_model:
+        from lakehouse.reference import markdown
+
+        click.echo(markdown(row_model.contract))
     else:
         click.echo(_markdown(description, columns))
+
+
+def _show_json_schema(table: str, row_model: type[Table] | None) -> None:
+    from lakehouse.errors import UndeclaredError
+    from lakehouse.json_schema import json_schema
+
+    if row_model is None:
+        raise UndeclaredError.table(table)
+    show_json(json_schema(row_model.contract))
 
 
 def _declared(contract: Contract) -> tuple[Description, list[Description]]:
@@ -53,6 +70,10 @@ def _declared(contract: Contract) -> tuple[Description, list[Description]]:
         "declared": True,
         "description": contract.description,
         "fingerprint": contract.fingerprint,
+        "partition_by": list(contract.partition_by),
+        "cluster_by": list(contract.cluster_by),
+        "fresh_within_seconds": contract.fresh_within.total_seconds() if contract.fresh_within else None,
+        "expectations": [expectation.name for expectation in contract.expectations],
     }
     return head, columns
 
@@ -81,23 +102,9 @@ def _stored(table: str) -> tuple[Description, list[Description]]:
 def _markdown(description: Description, columns: list[Description]) -> str:
     lines = [f"# {description['table']}", ""]
     if description["description"]:
-        lines += [str(description["description"]), ""]
-    lines += ["| column | type | is | rules | description |", "| --- | --- | --- | --- | --- |"]
+        lines += [printable(str(description["description"])), ""]
+    lines += ["| column | type | is | description |", "| --- | --- | --- | --- |"]
     for column in columns:
-        cells = [column["name"], column["type"], _roles(column), _rules(column), column["description"]]
+        cells = [column["name"], column["type"], "required" if column["required"] else "", column["description"]]
         lines.append("| " + " | ".join(printable(str(cell)).replace("|", r"\|") for cell in cells) + " |")
     return "\n".join(lines)
-
-
-def _roles(column: Description) -> str:
-    """In words what marks a column, such as ``key, required``."""
-    roles = [name.replace("_", " ") for name in ("key", "event_time", "subject", "required") if column.get(name)]
-    return ", ".join(roles)
-
-
-def _rules(column: Description) -> str:
-    """The rules that type and ``required`` don't already say; the column's own name is left out."""
-    name = f"{column['name']} "
-    rules = column.get("rules")
-    shown = [str(rule).removeprefix(name) for rule in rules] if isinstance(rules, list) else []
-    return ", ".join(rule for rule in shown if not rule.startswith("type") and rule != "required")

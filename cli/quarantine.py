@@ -19,7 +19,7 @@ def quarantine() -> None:
 def list_rows(table: str, output_format: str) -> None:
     """List the refused rows of TABLE with every rule they broke, newest first."""
     from lakehouse.errors import UnknownTableError
-    from lakehouse.publish import Quarantined, quarantined
+    from lakehouse.quarantine import Quarantined, quarantined
     from lakehouse.table import declared_tables
 
     lake = open_lake()

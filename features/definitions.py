@@ -5,7 +5,7 @@ Feast collects the entities and feature views that it finds among this module's 
 
 from __future__ import annotations
 
-from features.views import VIEW_TABLES, entity, feature_view, join_keys
+from features.views import VIEW_TABLES, entity, feature_view, join_keys, on_demand_view
 from lakehouse.errors import NotPublishedError
 from lakehouse.lake import Lakehouse
 from lakehouse.settings import Settings
@@ -17,5 +17,8 @@ for _row in VIEW_TABLES:
         _snapshot = _lake.latest(_row)
     except NotPublishedError:
         continue  # nothing to pin it to; the others are registered all the same
-    globals()[_row.contract.table] = feature_view(_snapshot)
+    _view = globals()[_row.contract.table] = feature_view(_snapshot)
+    _on_demand = on_demand_view(_snapshot, _view)
+    if _on_demand is not None:
+        globals()[_on_demand.name] = _on_demand
     globals().update({key: entity(_row.contract, key) for key in join_keys(_row.contract)})

@@ -1,17 +1,25 @@
-"""Where does a feature view read from? A DeltaSource: one table at one version, as Feast's registry keeps it."""
+"""Where does a feature view read from? A DeltaSource: one table at one version, as Feast's registry keeps it.
+
+A SavedDatasetDeltaStorage is where Feast saves a result: a plain Delta table, because a result has no row model by
+which the gate could judge it. Training sets that the lake shall know are saved by ``features.training_set``.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from feast.data_source import DataSource
 from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto
+from feast.protos.feast.core.SavedDataset_pb2 import SavedDatasetStorage as SavedDatasetStorageProto
 from feast.repo_config import RepoConfig
+from feast.saved_dataset import SavedDatasetStorage
 from feast.type_map import pa_to_feast_value_type
 from feast.value_type import ValueType
 
-from lakehouse.snapshot import Snapshot, schema_of
+from features.errors import OfflineSourceError
+from lakehouse.snapshot import Snapshot, open_delta, schema_of
 from lakehouse.table import Table, declared_tables
 
 
@@ -115,3 +123,53 @@ class DeltaSource(DataSource):
     def get_table_query_string(self) -> str:
         """What messages call the source."""
         return self.snapshot().reference
+
+
+class SavedDatasetDeltaStorage(SavedDatasetStorage):
+    """A Delta table that holds a saved result.
+
+    Attributes:
+        uri: the table's folder.
+        version: the version that holds the result; None until it is saved.
+        timestamp_field: the result's event time.
+    """
+
+    _proto_attr_name = "custom_storage"
+
+    def __init__(self, uri: str, version: int | None = None, timestamp_field: str = "event_timestamp") -> None:
+        self.uri = uri
+        self.version = version
+        self.timestamp_field = timestamp_field
+
+    @staticmethod
+    def from_proto(storage_proto: SavedDatasetStorageProto) -> SavedDatasetDeltaStorage:
+        """Read back from the registry."""
+        stored = json.loads(storage_proto.custom_storage.configuration)
+        return SavedDatasetDeltaStorage(stored["uri"], stored["version"], stored["timestamp_field"])
+
+    def to_proto(self) -> SavedDatasetStorageProto:
+        """As the registry keeps it."""
+        stored = {"uri": self.uri, "version": self.version, "timestamp_field": self.timestamp_field}
+        return self._custom_storage_proto(
+            DataSourceProto.CustomSourceOptions(configuration=json.dumps(stored, sort_keys=True).encode())
+        )
+
+    def to_data_source(self) -> DeltaSource:
+        """The saved version as a source; the newest where it was never saved by this object."""
+        version = open_delta(self.uri).version() if self.version is None else self.version
+        return DeltaSource(
+            table=Path(self.uri).name, uri=self.uri, version=version, timestamp_field=self.timestamp_field
+        )
+
+    @staticmethod
+    def from_data_source(data_source: DataSource) -> SavedDatasetDeltaStorage:
+        """The storage behind a source."""
+        if not isinstance(data_source, DeltaSource):
+            raise OfflineSourceError.not_delta(data_source.name, type(data_source).__name__)
+        return SavedDatasetDeltaStorage(data_source.uri, data_source.version, data_source.timestamp_field)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SavedDatasetDeltaStorage) and (self.uri, self.version) == (other.uri, other.version)
+
+    def __hash__(self) -> int:
+        return hash((self.uri, self.version))

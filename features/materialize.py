@@ -1,31 +1,28 @@
 """How does the online store come to the end of a day? By writing what changed since the state it is known to hold.
 
-Feast does not notice that a view's pin has changed, and never takes a row back. So the online database keeps, in a
-table of its own, which version and instant each view stands at. Kept there, the record is lost when the store is lost.
+Feast does not notice that a view's pin has changed, and never takes a row back. Here the store's own record says which
+version and interval its rows stand for. Read is what lies between that and what is wanted: event times that only one of
+the two covers (a gap, or what a ttl lets go), and rows that one version has and the other lacks (rows that came late,
+corrections, removals). Of the entities found there the newest rows are compared, and what differs is written.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from features.point_in_time import changed_rows, latest_rows
+from features.encoding import Layout, encode_keys, encode_rows
+from features.intervals import Interval, Record, State
+from features.online import Change, OnlineTables
+from features.point_in_time import changed_rows, latest_rows, rows_between
 from features.views import event_time, feature_columns, join_keys
+from lakehouse.arrow import arrow_type
 from lakehouse.errors import UnknownVersionError
 from lakehouse.snapshot import Snapshot
 from lakehouse.table import Table
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from feast import FeatureView
-    from feast.infra.provider import Provider
-    from feast.repo_config import RepoConfig
 
 
 class Materialized(BaseModel):
@@ -37,6 +34,7 @@ class Materialized(BaseModel):
         at: the instant: the newest row of each entity that was known then (UTC).
         written: entities written because their row was new or had changed.
         removed: entities that the new state no longer has.
+        replaced: whether all rows were written anew, because nobody could say what the store held.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,112 +44,116 @@ class Materialized(BaseModel):
     at: datetime
     written: int
     removed: int
+    replaced: bool = False
 
 
-class _State(BaseModel):
-    """Which rows a view's online table holds."""
-
-    model_config = ConfigDict(frozen=True)
-
-    table_id: str
-    uri: str
-    version: int
-    contract: str
-    at: datetime
-
-    @classmethod
-    def of(cls, pin: Snapshot[Table], at: datetime) -> _State:
-        return cls(
-            table_id=pin.table_id, uri=pin.uri, version=pin.version, contract=pin.row.contract.fingerprint, at=at
-        )
-
-
-def bring_to(
-    provider: Provider, config: RepoConfig, view: FeatureView, pin: Snapshot[Table], at: datetime
-) -> Materialized:
+def bring_to(tables: OnlineTables, pin: Snapshot[Table], at: datetime, ttl: timedelta | None = None) -> Materialized:
     """Make the view's online rows the newest ones known at ``at`` in the pinned version; does nothing if they are.
 
-    Cut off at any point it may be run again: a view whose record is missing is written anew.
+    Cut off at any point it may be run again, for this state or any other.
+
+    Args:
+        tables: the online store; Feast has made the view's table.
+        pin: the version that the view reads.
+        at: the instant (UTC).
+        ttl: how long after its event time a row counts, that instant included; None is for ever.
+
+    Raises:
+        OnlineStoreError: the store does not answer, or another process wrote the view in the meantime.
+        StorageError: the version can't be read.
     """
     contract = pin.row.contract
-    keys, features = join_keys(contract), feature_columns(contract)
-    records = _Records(Path(config.online_store.path))
-    held, target = records.get(view.name), _State.of(pin, at)
-    if held == target:
-        return Materialized(view=view.name, reference=pin.reference, at=at, written=0, removed=0)
+    layout = Layout.of(contract)
+    held = tables.record(layout.view)
+    record = Record.model_validate_json(held) if held is not None else Record(states=(), features=())
+    target = State.of(pin, Interval(start=at - ttl if ttl else None, end=at))
+    if record.whole == target:
+        return Materialized(view=layout.view, reference=pin.reference, at=at, written=0, removed=0)
 
-    after = _rows_at(pin, at)
-    before = _rows_held(held, pin)
-    # Imported here, not above: it loads Feast.
-    from features.values import null_rows, online_rows
+    found = [_differences(state, pin, target.interval) for state in record.states]
+    known = [one for one in found if one is not None]
+    replace = not known or len(known) < len(found)
+    if replace:
+        changed = _latest(pin, target.interval)
+        gone = changed.select(join_keys(contract)).slice(0, 0)
+    else:
+        changed, gone = (_distinct([one[side] for one in known], layout) for side in (0, 1))
+    tables.write(
+        Change(
+            layout=layout,
+            rows=encode_rows(changed, contract),
+            gone=encode_keys(layout, {name: gone[name].to_pylist() for name in gone.column_names}),
+            replace=replace,
+            stale=tuple(name for name in record.features if name not in layout.names),
+            expected=held,
+            meanwhile=Record(
+                states=() if replace else (*record.states, target),
+                features=tuple(dict.fromkeys([*record.features, *layout.names])),
+            ).model_dump_json(),
+            afterwards=Record(states=(target,), features=layout.names).model_dump_json(),
+        )
+    )
+    return Materialized(
+        view=layout.view,
+        reference=pin.reference,
+        at=at,
+        written=changed.num_rows,
+        removed=gone.num_rows,
+        replaced=replace and held is not None,
+    )
 
-    records.forget(view.name)
+
+def _differences(state: State, pin: Snapshot[Table], wanted: Interval) -> tuple[pa.Table, pa.Table] | None:
+    """Rows to write and keys to remove, to come from a state to the wanted one; None if the lake can't tell it."""
+    before = state.snapshot_like(pin)
     if before is None:
-        provider.update_infra(config.project, [view], [], [], [], partial=True)
-        provider.update_infra(config.project, [], [view], [], [], partial=True)
-        before = after.slice(0, 0)
-    changed, gone = changed_rows(before, after, keys)
-    rows = online_rows(changed, contract, keys, features) + null_rows(gone, contract, features, at)
-    if rows:
-        provider.online_write_batch(config, view, rows, None)
-    records.put(view.name, target)
-    return Materialized(view=view.name, reference=pin.reference, at=at, written=changed.num_rows, removed=gone.num_rows)
-
-
-def materialized_at(online: Path, view: str) -> datetime | None:
-    """The instant that a view's online rows stand for; None if they were never written."""
-    state = _Records(online).get(view)
-    return state.at if state else None
-
-
-def _rows_at(pin: Snapshot[Table], at: datetime) -> pa.Table:
-    contract = pin.row.contract
-    return latest_rows(pin, join_keys(contract), feature_columns(contract), event_time(contract), end=at)
-
-
-def _rows_held(held: _State | None, pin: Snapshot[Table]) -> pa.Table | None:
-    """The rows that the online store holds, or None where that can't be told from the lake any more."""
-    if held is None or (held.uri, held.table_id) != (pin.uri, pin.table_id):
-        return None
-    if held.contract != pin.row.contract.fingerprint:
         return None
     try:
-        return _rows_at(Snapshot(held.uri, held.version, pin.row), held.at)
+        touched = _touched(before, state.interval, pin, wanted)
+        rows = [_latest(*place, touched) for place in ((before, state.interval), (pin, wanted))]
     except UnknownVersionError:
         return None
+    return changed_rows(rows[0], rows[1], join_keys(pin.row.contract))
 
 
-class _Records:
-    """The table in the online database that says what each view's rows stand for."""
+def _touched(before: Snapshot[Table], held: Interval, after: Snapshot[Table], wanted: Interval) -> pa.Table:
+    """The keys of all rows that only one of the two states can hold."""
+    contract = after.row.contract
+    keys = list(join_keys(contract))
+    schema = pa.schema([(key, arrow_type(contract.column(key).type)) for key in keys])
+    found = [schema.empty_table()]
+    for snapshot, mine, other in ((before, held, wanted), (after, wanted, held)):
+        for part in mine.without(other):
+            rows = rows_between(snapshot, keys, event_time(contract), start=part.start, end=part.end).read_all()
+            found.append(rows.select(keys).cast(schema))
+    if before != after:
+        for batch in before.diff(after).arrow():
+            changes = pa.Table.from_batches([batch])
+            for side in ("before", "after"):
+                there = changes.filter(changes[f"{side}.{keys[0]}"].is_valid())
+                found.append(there.select([f"{side}.{key}" for key in keys]).rename_columns(keys).cast(schema))
+    return pa.concat_tables(found).group_by(keys).aggregate([])
 
-    def __init__(self, database: Path) -> None:
-        self._database = database
 
-    def get(self, view: str) -> _State | None:
-        if not self._database.is_file():
-            return None
-        with self._open() as connection:
-            row = connection.execute("SELECT state FROM millrace_materialized WHERE view = ?", [view]).fetchone()
-        return _State.model_validate_json(row[0]) if row else None
+def _latest(pin: Snapshot[Table], interval: Interval, touched: pa.Table | None = None) -> pa.Table:
+    """The newest row of each entity in an interval; of the touched ones alone, if any are given."""
+    contract = pin.row.contract
+    return latest_rows(
+        pin,
+        join_keys(contract),
+        feature_columns(contract),
+        event_time(contract),
+        start=interval.start,
+        end=interval.end,
+        among=touched,
+    )
 
-    def put(self, view: str, state: _State) -> None:
-        with self._open() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO millrace_materialized VALUES (?, ?)", [view, state.model_dump_json()]
-            )
 
-    def forget(self, view: str) -> None:
-        with self._open() as connection:
-            connection.execute("DELETE FROM millrace_materialized WHERE view = ?", [view])
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(self._database, timeout=30)
-        try:
-            with connection:
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS millrace_materialized (view TEXT PRIMARY KEY, state TEXT)"
-                )
-                yield connection
-        finally:
-            connection.close()
+def _distinct(tables: Sequence[pa.Table], layout: Layout) -> pa.Table:
+    """Each entity once: from whatever state it is brought, its row is the same."""
+    if len(tables) == 1:
+        return tables[0]
+    together = pa.concat_tables(tables)
+    keys = zip(*(together[name].to_pylist() for name, _ in layout.keys), strict=True)
+    places = {key: place for place, key in enumerate(keys)}
+    return together.take(pa.array(sorted(places.values()), pa.int64()))

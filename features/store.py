@@ -6,8 +6,8 @@ pinned to snapshots, Arrow goes in and comes out without loss, and a changed pin
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +18,13 @@ import pyarrow as pa
 from features.errors import (
     EntityColumnsError,
     NaiveTimestampError,
-    NotMaterializedError,
     OfflineSourceError,
+    UnknownFeatureError,
     UnknownViewError,
 )
-from features.materialize import Materialized, bring_to, materialized_at
-from features.views import entity, feature_columns, feature_view, full_name, join_keys
+from features.materialize import Materialized, bring_to
+from features.online import OnlineReader, OnlineTables, online_config, online_tables, whole_state
+from features.views import entity, feature_columns, feature_view, full_name, join_keys, on_demand_view
 from lakehouse.arrow import arrow_type
 from lakehouse.snapshot import Snapshot
 from lakehouse.table import Table
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 #: The entities' column that says at which instant a training row asks for features.
 EVENT_TIMESTAMP = "event_timestamp"
 
-# SQLite takes a limited number of values in one statement.
-_ONLINE_CHUNK = 10_000
-
 
 def end_of(day: date) -> datetime:
     """The instant at which a UTC day is over: 00:00 of the next."""
@@ -51,10 +49,12 @@ class FeatureStore:
 
     Args:
         folder: where Feast's registry and the SQLite online store are kept; made if it is not there.
+        online: redis://, rediss:// or postgresql:// URL of another online store.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, online: str | None = None) -> None:
         self.folder = folder.resolve()
+        self._online = online_config(online) if online else None
 
     def apply(self, pins: Iterable[Snapshot[Table]]) -> None:
         """Register the view of each snapshot's table, pinned to it; views not named stay as they are.
@@ -62,7 +62,9 @@ class FeatureStore:
         Raises:
             ViewDeclarationError: no view can be derived from a table.
             UnknownVersionError: a version that is not there.
+            OnlineStoreError: the online store does not answer.
         """
+        self._tables.check()
         snapshots = list(pins)
         for snapshot in snapshots:
             snapshot.delta()  # refuses a version that is not there
@@ -72,12 +74,23 @@ class FeatureStore:
             if snapshot.row is not Table
             for key in join_keys(snapshot.row.contract)
         }
-        self._feast.apply([*entities.values(), *(feature_view(snapshot) for snapshot in snapshots)])
+        views = [feature_view(snapshot) for snapshot in snapshots]
+        on_demand = map(on_demand_view, snapshots, views)
+        with warnings.catch_warnings():
+            # Feast calls its on-demand views slow offline; these are one subtraction a row.
+            warnings.filterwarnings("ignore", "On demand feature view is an experimental feature", RuntimeWarning)
+            self._feast.apply([*entities.values(), *views, *(view for view in on_demand if view is not None)])
 
     def pins(self) -> dict[str, Snapshot[Table]]:
         """The snapshot that each registered view reads, by view, as last applied by any process."""
         # Feast's cache is good here: for a registry in a file it looks at the file's time before each use.
         return {view.name: _pin(view) for view in self._feast.list_feature_views(allow_cache=True)}
+
+    def ttl(self, view: str) -> timedelta | None:
+        """How long after its event time a row of the view counts; None is for ever. Raises UnknownViewError."""
+        self._pins_of([view])
+        ttl: timedelta | None = self._feast.get_feature_view(view, allow_registry_cache=True).ttl
+        return ttl or None
 
     def training_set(self, entities: pa.Table, views: Sequence[str]) -> pa.Table:
         """The entities with each view's features as known at each row's own instant.
@@ -85,50 +98,71 @@ class FeatureStore:
         Args:
             entities: ``event_timestamp`` (timestamp with a time zone) and the views' key columns; any others are
                 passed through.
-            views: names of registered views.
+            views: names of registered views, for all of their features, or ``view:feature`` for one.
 
         Returns:
             The entities' columns and rows in their order, and a column ``view__feature`` for each feature, of the
             type its row model declares; null where nothing was known.
 
         Raises:
-            UnknownViewError, EntityColumnsError, NaiveTimestampError.
+            UnknownViewError, UnknownFeatureError, EntityColumnsError, NaiveTimestampError.
         """
-        pins = self._pins_of(views)
+        pins = self._pins_of(list(dict.fromkeys(view.partition(":")[0] for view in views)))
+        references = _references(pins)
+        for view, _, feature in (name.partition(":") for name in views):
+            known = feature_columns(pins[view].row.contract)
+            if feature and feature not in known:
+                raise UnknownFeatureError.named(view, feature, known)
+        references = [ref for ref in references if ref in views or ref.partition(":")[0] in views]
         keys = _check_entities(entities, pins, [EVENT_TIMESTAMP])
         clock = entities.schema.field(EVENT_TIMESTAMP).type
         if not pa.types.is_timestamp(clock) or clock.tz is None:
             raise NaiveTimestampError.column(EVENT_TIMESTAMP, str(clock))
-        if entities.num_rows == 0:
-            return _with_features(entities, pins, lambda _, kind: pa.nulls(0, kind))
-        # Only what Feast needs goes through pandas; all else never leaves Arrow.
-        frame = entities.select([*keys, EVENT_TIMESTAMP]).to_pandas()
-        found = self._feast.get_historical_features(frame, _references(pins), full_feature_names=True).to_arrow()
-        return _with_features(entities, pins, lambda name, kind: found[name].cast(kind))
+        # Nothing leaves Arrow: Feast hands on to the offline store what is no DataFrame.
+        asked = entities.select([*keys, EVENT_TIMESTAMP])
+        found = self._feast.get_historical_features(asked, references, full_feature_names=True).to_arrow()
+        for view, _, feature in (reference.partition(":") for reference in references):
+            called, kind = full_name(view, feature), arrow_type(pins[view].row.contract.column(feature).type)
+            entities = entities.append_column(pa.field(called, kind), found[called].cast(kind))
+        return entities
 
     def materialize(self, day: date) -> list[Materialized]:
         """Bring the online rows of every registered view to the end of that UTC day, in the version it is pinned to.
 
         What is there already is not written again; a view whose pin or day changed has only its differences written.
+
+        Raises:
+            OnlineStoreError: the store does not answer, or another process wrote a view in the meantime.
         """
         at = end_of(day)
+        self._tables.check()
         done = []
         for view in self._feast.list_feature_views():
-            state = bring_to(self._provider, self._feast.config, view, _pin(view), at)
+            # Feast makes the view's table, where it was lost with the store.
+            self._provider.update_infra(self._feast.project, [], [view], [], [], partial=True)
+            done.append(bring_to(self._tables, _pin(view), at, view.ttl or None))
             if at not in [end for _, end in view.materialization_intervals]:
                 # Feast's clients and its UI show the interval.
                 beginning = datetime.min.replace(tzinfo=UTC)
                 self._feast.registry.apply_materialization(view, self._feast.project, beginning, at)
-            done.append(state)
         return done
 
     def materialized_at(self, view: str) -> datetime:
         """The instant that the view's online rows stand for. Raises UnknownViewError, NotMaterializedError."""
         self._pins_of([view])
-        at = materialized_at(self._online_path, view)
-        if at is None:
-            raise NotMaterializedError.view(view)
-        return at
+        return whole_state(view, self._tables.record(view)).interval.end
+
+    def reader(self, views: Sequence[str], features: Mapping[str, Sequence[str]] | None = None) -> OnlineReader:
+        """What reads the views' online features again and again, without Feast; the pins are those of now.
+
+        Args:
+            views: names of registered views.
+            features: the features wanted of each view; by default all.
+
+        Raises:
+            UnknownViewError, UnknownFeatureError.
+        """
+        return OnlineReader(self._tables, self._pins_of(views), features)
 
     def online(self, entities: pa.Table, views: Sequence[str]) -> pa.Table:
         """The entities with each view's features as the online store has them; columns as in ``training_set``.
@@ -142,17 +176,8 @@ class FeatureStore:
         """
         pins = self._pins_of(views)
         keys = _check_entities(entities, pins, [])
-        for view in views:
-            if materialized_at(self._online_path, view) is None:
-                raise NotMaterializedError.view(view)
-        references = _references(pins)
-        found: defaultdict[str, list[object]] = defaultdict(list)
-        for start in range(0, entities.num_rows, _ONLINE_CHUNK):
-            asked = {key: entities[key].slice(start, _ONLINE_CHUNK).to_pylist() for key in keys}
-            answer = self._feast.get_online_features(references, asked, full_feature_names=True).to_dict()
-            for name, values in answer.items():
-                found[name].extend(values)
-        return _with_features(entities, pins, lambda name, kind: pa.array(found[name], kind))
+        answer = OnlineReader(self._tables, pins).read({key: entities[key].to_pylist() for key in keys})
+        return _with_features(entities, pins, lambda name, kind: pa.array(answer.values[name], kind))
 
     @cached_property
     def _feast(self) -> feast.FeatureStore:
@@ -167,18 +192,19 @@ class FeatureStore:
 
         return get_provider(self._feast.config)
 
-    @property
-    def _online_path(self) -> Path:
-        return self.folder / "online.db"
+    @cached_property
+    def _tables(self) -> OnlineTables:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return online_tables(self._config())
 
     def _config(self) -> RepoConfig:
-        """The checked-in configuration, with this store's folder in place of the default one."""
+        """The checked-in configuration, with this store's folder and online store in place of the default ones."""
         import yaml  # type: ignore[import-untyped]
         from feast.repo_config import RepoConfig
 
         config = yaml.safe_load((Path(__file__).parent / "feature_store.yaml").read_text())
         config["registry"]["path"] = str(self.folder / "registry.db")
-        config["online_store"]["path"] = str(self._online_path)
+        config["online_store"] = self._online or {"type": "sqlite", "path": str(self.folder / "online.db")}
         return RepoConfig(**config)
 
     def _pins_of(self, views: Sequence[str]) -> dict[str, Snapshot[Table]]:

@@ -1,7 +1,8 @@
 """Which feature views are there? One for each row model listed here, derived from its columns.
 
 The key columns (without the event time) become entities, the event time says from when on a row is known, and all
-other columns are features. No column is named twice: what a view holds is what its table declares.
+other columns are features. No column is named twice: what a view holds is what its table declares. Features that
+depend on the instant of a request are in an on-demand view beside it.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from features.errors import ViewDeclarationError
+from features.feature_view import FeatureView as ComputedView
 from features.tables import ItemStats, UserStats
 from lakehouse.snapshot import Snapshot
 from lakehouse.table import Column, ColumnType, Contract, Table, declared_tables
 from lakehouse.tables import Movie, MovieCard, User
 
 if TYPE_CHECKING:
-    from feast import Entity, FeatureView
+    from feast import Entity, FeatureView, OnDemandFeatureView
     from feast.types import ComplexFeastType, PrimitiveFeastType
 
 #: The row models with a feature view; a view is named as its table.
@@ -69,7 +71,7 @@ def feature_view(snapshot: Snapshot[Table], *, ttl: timedelta | None = None) -> 
 
     Args:
         snapshot: a snapshot of a table whose row model is declared in this process.
-        ttl: how long after its event time a row counts; no limit by default.
+        ttl: how long after its event time a row counts; by default as a computed view declares it, else no limit.
     """
     from feast import FeatureView, Field
 
@@ -79,6 +81,7 @@ def feature_view(snapshot: Snapshot[Table], *, ttl: timedelta | None = None) -> 
         raise ViewDeclarationError.undeclared(snapshot.name)
     contract = snapshot.row.contract
     keys = join_keys(contract)
+    declared = snapshot.row.declaration.ttl if issubclass(snapshot.row, ComputedView) else None
     return FeatureView(
         name=contract.table,
         description=contract.description,
@@ -95,9 +98,18 @@ def feature_view(snapshot: Snapshot[Table], *, ttl: timedelta | None = None) -> 
             timestamp_field=event_time(contract),
             description=contract.description,
         ),
-        ttl=ttl or timedelta(),  # Feast's word for no limit
+        ttl=ttl or declared or timedelta(),  # Feast's word for no limit
         tags={"contract": contract.fingerprint},
     )
+
+
+def on_demand_view(snapshot: Snapshot[Table], view: FeatureView) -> OnDemandFeatureView | None:
+    """The on-demand companion of a table's feature view; None where nothing depends on the request's instant."""
+    if not issubclass(snapshot.row, ComputedView) or not snapshot.row.declaration.at_request:
+        return None
+    from features.request_time import request_view
+
+    return request_view(snapshot.row.contract, snapshot.row.declaration, view)
 
 
 def _feast_type(contract: Contract, column: Column) -> PrimitiveFeastType | ComplexFeastType:

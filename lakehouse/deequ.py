@@ -1,35 +1,73 @@
-"""What does Deequ say of a batch, row by row, and of a table as a whole?"""
+"""What does Deequ say of a batch, row by row, and of a table's rows together?"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lakehouse.expectations import Expectation
+from lakehouse.metric_states import Kind, State, States
+from lakehouse.patterns import engine_pattern
 from lakehouse.table import Contract, Rule
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
 #: Prefix of columns that judging adds; no contract's column can start so.
 RAW = "__raw_"
 REFERENCE = "__ref_"
-KEY = "__key"
+
+#: Of an approximate quantile's rank.
+QUANTILE_ERROR = 0.01
+
+_SCALARS = ("int", "float", "decimal", "str", "bool", "date", "datetime")
+
+#: Deequ's states that one can go on from: what they are called here, and their numbers.
+_STATES: dict[str, tuple[Kind, tuple[str, ...]]] = {
+    "NumMatches": ("count", ("numMatches",)),
+    "NumMatchesAndCount": ("share", ("numMatches", "count")),
+    "MeanState": ("mean", ("sum", "count")),
+    "SumState": ("sum", ("sum",)),
+    "StandardDeviationState": ("deviation", ("n", "avg", "m2")),
+    "MinState": ("min", ("minValue",)),
+    "MaxState": ("max", ("maxValue",)),
+    "ApproxCountDistinctState": ("distinct", ("words",)),
+}
+#: Analyzers that group rows or keep what can't be added up; they always see the whole table.
+_WITHOUT_STATE = ("Uniqueness", "Distinctness", "Entropy", "Correlation", "ApproxQuantile")
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a check of a whole table found.
+class Analyzer:
+    """One of Deequ's analyzers.
 
     Attributes:
-        failed: names of the checks that did not hold, each with Deequ's own message.
-        metrics: (metric, column, value) as Deequ computed them.
+        name: as Deequ prints it.
+        additive: whether its state can be kept and gone on from.
+        java: Deequ's own object.
     """
 
-    failed: tuple[str, ...]
-    metrics: tuple[tuple[str, str, float], ...]
+    name: str
+    additive: bool
+    java: Any
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One metric of a set of rows.
+
+    Attributes:
+        metric: Deequ's name, such as Completeness.
+        column: the column or columns, * for the whole table.
+        value: None where no row had a value.
+    """
+
+    metric: str
+    column: str
+    value: float | None
 
 
 def judge_rows(batch: DataFrame, rules: Sequence[Rule], day: date) -> DataFrame:
@@ -46,10 +84,11 @@ def judge_rows(batch: DataFrame, rules: Sequence[Rule], day: date) -> DataFrame:
 
     spark = batch.sparkSession
     suite = VerificationSuite(spark).onData(batch)
+    lists = {name for name, kind in batch.dtypes if kind.startswith("array<")}
     for rule in rules:
         # A check of its own for each rule: Deequ's row-level result has one column a check.
         check = Check(spark, CheckLevel.Error, rule.name)
-        condition = row_condition(rule, raw=RAW + rule.column in batch.columns, day=day)
+        condition = row_condition(rule, raw=RAW + rule.column in batch.columns, day=day, is_list=rule.column in lists)
         suite = suite.addCheck(check.satisfies(condition, rule.name))
     result = suite.run()
     with warnings.catch_warnings():
@@ -58,48 +97,80 @@ def judge_rows(batch: DataFrame, rules: Sequence[Rule], day: date) -> DataFrame:
     return judged
 
 
-def audit_table(table: DataFrame, contract: Contract) -> Verdict:
-    """Check a table as a whole: it has rows, its key is unique, required columns are complete."""
-    from pydeequ.analyzers import AnalysisRunner, AnalyzerContext, Completeness, Mean, Size
-    from pydeequ.checks import Check, CheckLevel
-    from pydeequ.verification import VerificationResult, VerificationSuite
-    from pyspark.sql import functions as F
+def analyzer(spark: SparkSession, wanted: Expectation) -> Analyzer:
+    """Deequ's analyzer of an expectation, without its bounds."""
+    jvm: Any = spark._jvm
+    kinds = jvm.com.amazon.deequ.analyzers
+    nothing = jvm.scala.Option.apply(None)
+    metric, columns = wanted.metric, wanted.columns
+    if metric == "Size":
+        java = kinds.Size(nothing)
+    elif metric == "Compliance":
+        condition = wanted.condition or "true"
+        empty = getattr(getattr(jvm.scala.collection.immutable, "Nil$"), "MODULE$")
+        # Rows that the condition is null of don't keep it; alone they would have no state to be added or taken away.
+        never_null = f"coalesce(({condition}), false)"
+        java = kinds.Compliance(columns[0] if columns else condition, never_null, nothing, empty, nothing)
+    elif metric == "ApproxQuantile":
+        java = kinds.ApproxQuantile(columns[0], float(wanted.quantile or 0.5), QUANTILE_ERROR, nothing)
+    elif metric == "Uniqueness":
+        java = kinds.Uniqueness(_seq(jvm, columns), nothing, nothing)
+    elif metric == "Distinctness":
+        java = kinds.Distinctness(_seq(jvm, columns), nothing)
+    elif metric in ("Completeness", "Minimum", "Maximum", "MinLength", "MaxLength"):
+        java = getattr(kinds, metric)(columns[0], nothing, nothing)
+    else:
+        java = getattr(kinds, metric)(*columns, nothing)
+    return Analyzer(java.toString(), metric not in _WITHOUT_STATE, java)
 
-    spark = table.sparkSession
-    keyed = table.withColumn(KEY, F.to_json(F.struct(*[F.col(f"`{name}`") for name in contract.key])))
-    check = Check(spark, CheckLevel.Error, contract.table).isUnique(KEY)
-    runner = AnalysisRunner(spark).onData(table).addAnalyzer(Size())
+
+def table_metrics(contract: Contract) -> list[Expectation]:
+    """What is measured of every version: rows, completeness of each column, the mean of each that is a number."""
+    found = [Expectation("Size")]
     for column in contract.columns:
-        if column.type.kind == "list":  # Deequ measures the completeness of scalars alone
-            if not column.nullable:
-                check = check.satisfies(f"`{column.name}` IS NOT NULL", f"{column.name} required")
-        elif not column.nullable:
-            check = check.isComplete(column.name)
-        else:
-            runner = runner.addAnalyzer(Completeness(column.name))
+        if column.type.kind in _SCALARS:
+            found.append(Expectation("Completeness", (column.name,)))
+        elif not column.nullable:  # Deequ measures the completeness of scalars alone
+            condition = f"`{column.name}` IS NOT NULL"
+            found.append(Expectation("Compliance", (f"{column.name} required",), condition=condition))
         if column.type.kind in ("int", "float", "decimal") and not column.key:
-            runner = runner.addAnalyzer(Mean(column.name))
-    result = VerificationSuite(spark).onData(keyed).addCheck(check).run()
-    failed = [
-        f"{row['constraint']}: {row['constraint_message']}"
-        for row in VerificationResult.checkResultsAsJson(spark, result)
-        if row["constraint_status"] != "Success"
-    ]
-    # Counting and averaging have no verdict of their own; as checks they would need a Python callback a piece.
-    measured = [
-        *VerificationResult.successMetricsAsJson(spark, result),
-        *AnalyzerContext.successMetricsAsJson(spark, runner.run()),
-    ]
-    metrics = [
-        (str(row["name"]), "key" if row["instance"] == KEY else str(row["instance"]), float(row["value"]))
-        for row in measured
-    ]
-    if next(value for name, _, value in metrics if name == "Size") == 0:
-        failed = ["Size: the table is empty"]  # what the other checks say of no rows helps nobody
-    return Verdict(failed=tuple(failed), metrics=tuple(sorted(metrics)))
+            found.append(Expectation("Mean", (column.name,)))
+    return found
 
 
-def row_condition(rule: Rule, *, raw: bool, day: date) -> str:
+def measure(rows: DataFrame, analyzers: Sequence[Analyzer]) -> tuple[dict[str, Measured], States]:
+    """The analyzers' metrics and states, by analyzer; what can share a pass over the rows does.
+
+    Raises:
+        RuntimeError: Deequ could not compute one, and not for want of values.
+    """
+    jvm: Any = rows.sparkSession._jvm
+    nothing = jvm.scala.Option.apply(None)
+    states = jvm.com.amazon.deequ.analyzers.InMemoryStateProvider()
+    context = jvm.com.amazon.deequ.analyzers.runners.AnalysisRunner.run(
+        rows._jdf,
+        jvm.com.amazon.deequ.analyzers.Analysis(_seq(jvm, [a.java for a in analyzers])),
+        nothing,
+        jvm.scala.Option.apply(states),
+        jvm.org.apache.spark.storage.StorageLevel.MEMORY_AND_DISK(),
+    )
+    measured = {a.name: _measured(context.metric(a.java).get()) for a in analyzers}
+    return measured, {a.name: _state(states.load(a.java)) for a in analyzers if a.additive}
+
+
+def metrics_of(
+    spark: SparkSession, analyzers: Sequence[Analyzer], states: Mapping[str, State | None]
+) -> list[Measured]:
+    """What Deequ makes of states: the metrics of those analyzers that have one."""
+    jvm: Any = spark._jvm
+    return [
+        _measured(a.java.computeMetricFrom(jvm.scala.Option.apply(_java_state(spark, states[a.name]))))
+        for a in analyzers
+        if a.name in states
+    ]
+
+
+def row_condition(rule: Rule, *, raw: bool, day: date, is_list: bool = False) -> str:
     """The rule as a Spark SQL condition; a null passes all rules but ``required``."""
     column = f"`{rule.column}`"
     value = rule.value
@@ -121,15 +192,58 @@ def row_condition(rule: Rule, *, raw: bool, day: date) -> str:
         assert isinstance(value, tuple)
         return f"{column} IS NULL OR {column} IN ({', '.join(spark_text(item) for item in value)})"
     if rule.kind == "pattern":
-        return f"{column} IS NULL OR {column} RLIKE {spark_text(str(value))}"
+        return f"{column} IS NULL OR {column} RLIKE {spark_text(engine_pattern(str(value)))}"
     if rule.kind in ("min_length", "max_length"):
         sign = ">=" if rule.kind == "min_length" else "<="
-        return f"{column} IS NULL OR length({column}) {sign} {int(str(value))}"
+        measure = "size" if is_list else "length"
+        return f"{column} IS NULL OR {measure}({column}) {sign} {int(str(value))}"
+    if rule.kind == "multiple_of":
+        return f"{column} IS NULL OR {column} % {int(str(value))} = 0"
     sign = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}[rule.kind]
     # NaN counts as larger than any number in Spark, so a lower bound alone would let it through.
-    return f"{column} IS NULL OR (NOT isnan({column}) AND {column} {sign} {float(str(value))!r})"
+    return f"{column} IS NULL OR (NOT isnan({column}) AND {column} {sign} {value})"
 
 
 def spark_text(value: str) -> str:
     """A string as a Spark SQL literal."""
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _measured(metric: Any) -> Measured:
+    value = metric.value()
+    if value.isSuccess():
+        return Measured(metric.name(), metric.instance(), float(value.get()))
+    reason = value.failed().get()
+    if reason.getClass().getSimpleName() != "EmptyStateException":
+        raise RuntimeError(f"Deequ can't compute {metric.name()} of {metric.instance()}: {reason.getMessage()}")
+    return Measured(metric.name(), metric.instance(), None)
+
+
+def _state(loaded: Any) -> State | None:
+    if loaded.isEmpty():
+        return None
+    java = loaded.get()
+    kind, names = _STATES[java.getClass().getSimpleName()]
+    if kind == "distinct":
+        return State(kind=kind, values=tuple(java.words()))
+    return State(kind=kind, values=tuple(getattr(java, name)() for name in names))
+
+
+def _java_state(spark: SparkSession, state: State | None) -> Any:
+    if state is None:
+        return None
+    jvm: Any = spark._jvm
+    name = next(name for name, (kind, _) in _STATES.items() if kind == state.kind)
+    java = getattr(jvm.com.amazon.deequ.analyzers, name)
+    if state.kind == "distinct":
+        gateway: Any = spark.sparkContext._gateway
+        words = gateway.new_array(jvm.long, len(state.values))
+        for place, word in enumerate(state.values):
+            words[place] = int(word)
+        return java(words)
+    nothing = jvm.scala.Option.apply(None)
+    return java(*state.values, nothing) if state.kind in ("share", "min", "max") else java(*state.values)
+
+
+def _seq(jvm: Any, items: Sequence[Any]) -> Any:
+    return jvm.PythonUtils.toSeq(list(items))

@@ -117,6 +117,13 @@ class NotPublishedError(MillraceError):
             fix=f"Its first published day is {first}.",
         )
 
+    @classmethod
+    def version(cls, table: str, version: int) -> NotPublishedError:
+        return cls(
+            f"Version {version} of table {table!r} was never published.",
+            fix=f"Choose a published one: `millrace history {table}` lists them.",
+        )
+
 
 class ReferenceSyntaxError(MillraceError):
     """A table reference that is neither name, name@version nor name@date."""
@@ -127,13 +134,14 @@ class ReferenceSyntaxError(MillraceError):
     def of(cls, text: str) -> ReferenceSyntaxError:
         return cls(
             f"{text!r} is not a table reference.",
-            fix="Write a name (ratings), a version (ratings@12) or a day (ratings@1998-03-01).",
+            fix="Write a name (ratings), a version (ratings@12), a day (ratings@1998-03-01), "
+            "an instant (ratings@2026-01-31T12:00:00Z) or a tag (ratings@golden).",
         )
 
     @classmethod
     def system(cls, text: str) -> ReferenceSyntaxError:
         return cls(
-            f"{text!r} asks a system table for a day; these tables are not published by day.",
+            f"{text!r} asks a system table for a day, instant or tag; these tables are not published.",
             fix="Name a version, or none for the newest.",
         )
 
@@ -268,3 +276,275 @@ class MissingPackageError(MillraceError):
     @classmethod
     def for_extra(cls, what: str, extra: str) -> MissingPackageError:
         return cls(f"{what} needs packages that are not installed.", fix=f"Run pip install 'millrace[{extra}]'.")
+
+
+class TableBusyError(MillraceError):
+    """Another writer is at work on the table; the same act succeeds when it is done."""
+
+    code = "MR-TABLE-BUSY"
+
+    @classmethod
+    def underway(cls, table: str, version: int) -> TableBusyError:
+        return cls(
+            f"Version {version} of table {table!r} was written a moment ago and is not published yet.",
+            fix="Wait until its batch is published, or publish the batch again if that was interrupted; then repeat.",
+        )
+
+    @classmethod
+    def changed(cls, table: str, reason: str) -> TableBusyError:
+        return cls(
+            f"Another writer changed table {table!r} at the same time; nothing was done: {reason}.",
+            fix="Repeat the command.",
+        )
+
+
+class RestoreError(MillraceError):
+    """The version can't be brought back."""
+
+    code = "MR-RESTORE"
+
+    @classmethod
+    def system(cls, table: str) -> RestoreError:
+        return cls(
+            f"{table!r} belongs to the ledger, which is only ever added to.",
+            fix="Restore a table of data, such as ratings@12.",
+        )
+
+    @classmethod
+    def redacted(cls, table: str, version: int) -> RestoreError:
+        return cls(
+            f"Version {version} of table {table!r} is a redacted twin: a person was erased from it.",
+            fix=f"Choose a version published since; `millrace history {table}` lists them.",
+        )
+
+
+class PinError(MillraceError):
+    """A pin that is not there, or that can't be released by hand."""
+
+    code = "MR-PIN"
+
+    @classmethod
+    def unknown(cls, reference: str, holder: str) -> PinError:
+        return cls(
+            f"{reference} has no pin held by {holder!r}.",
+            fix="`millrace pins` lists them; those of runs, models and tags are released by their owners.",
+        )
+
+
+class ErasureError(MillraceError):
+    """A subject that nobody declared, or data of a person that can't be removed as asked."""
+
+    code = "MR-ERASURE"
+
+    @classmethod
+    def no_subject(cls, name: str, known: Sequence[str]) -> ErasureError:
+        return cls(
+            f"No declared table has a column {name!r} that identifies a person.",
+            fix=suggestion(name, known, what="Columns marked Subject()"),
+        )
+
+    @classmethod
+    def value(cls, column: str, value: object, kind: str) -> ErasureError:
+        return cls(f"{value!r} can't be a value of {column}.", fix=f"Give one of type {kind}, as user_id=42.")
+
+    @classmethod
+    def mapped(cls, table: str) -> ErasureError:
+        return cls(
+            f"Table {table!r} maps its columns to other names inside its files, where a person can't be looked for.",
+            fix="Write the table anew without column mapping, vacuum the old one, and repeat.",
+        )
+
+    @classmethod
+    def partitioned(cls, table: str, column: str) -> ErasureError:
+        return cls(
+            f"Table {table!r} is partitioned by {column!r}: its folders and its log are named after people.",
+            fix="Write the table anew with another partitioning, and remove the old one.",
+        )
+
+    @classmethod
+    def remains(cls, table: str, files: Sequence[str]) -> ErasureError:
+        return cls(
+            f"{len(files)} file(s) of table {table!r} still hold rows of the subject: {examples(files)}.",
+            fix="Repeat when no other process writes the table. If deletion vectors hide the rows, rewrite its files "
+            "first, in Spark: REORG TABLE … APPLY (PURGE).",
+        )
+
+
+class UnreadableFeatureError(MillraceError):
+    """The table uses a Delta feature that the readers here don't know; guessing would give wrong rows."""
+
+    code = "MR-FEATURE"
+
+    @classmethod
+    def of(cls, table: str, version: int | None, features: str) -> UnreadableFeatureError:
+        at = "" if version is None else f" at version {version}"
+        return cls(
+            f"Table {table!r}{at} needs the table feature(s) {features}, which can't be read here.",
+            fix="Read it with Spark, or drop the feature there (ALTER TABLE … DROP FEATURE).",
+        )
+
+
+class UnknownColumnError(MillraceError):
+    """A column that the table does not have."""
+
+    code = "MR-COLUMN-UNKNOWN"
+
+    @classmethod
+    def named(cls, table: str, column: str, known: Sequence[str]) -> UnknownColumnError:
+        return cls(f"Table {table!r} has no column {column!r}.", fix=suggestion(column, known, what="Columns"))
+
+
+class TagError(MillraceError):
+    """A tag that is not there, or a word that can't be one."""
+
+    code = "MR-TAG"
+
+    @classmethod
+    def unknown(cls, table: str, tag: str, known: Sequence[str]) -> TagError:
+        way = suggestion(tag, known, what="Tags") if known else f"Set it with `millrace tag {table}@VERSION {tag}`."
+        return cls(f"Table {table!r} has no tag {tag!r}.", fix=way)
+
+    @classmethod
+    def system(cls, table: str) -> TagError:
+        return cls(
+            f"{table!r} belongs to the ledger, which has no tags.", fix="Tag a table of data, such as ratings@12."
+        )
+
+    @classmethod
+    def malformed(cls, tag: str) -> TagError:
+        return cls(
+            f"{tag!r} can't be a tag.", fix="Tags are small letters, digits and _, at most 60, and start with a letter."
+        )
+
+
+class DiffError(MillraceError):
+    """Two versions that can't be compared."""
+
+    code = "MR-DIFF"
+
+    @classmethod
+    def of_two_tables(cls, before: str, after: str) -> DiffError:
+        return cls(
+            f"{before} and {after} are versions of two tables.", fix="Compare two versions of one table, as ratings@1."
+        )
+
+    @classmethod
+    def without_key(cls, table: str, missing: Sequence[str]) -> DiffError:
+        return cls(
+            f"A version of table {table!r} lacks the key column(s) {examples(missing)}.",
+            fix="Compare without a key: rows are then added or removed, never changed.",
+        )
+
+
+class EvolutionError(MillraceError):
+    """The declaration differs from the table in a way that the stored rows can't follow."""
+
+    code = "MR-EVOLUTION"
+
+    @classmethod
+    def refused(cls, table: str, changes: Sequence[str]) -> EvolutionError:
+        return cls(
+            f"Table {table!r} can't become what is declared: {'; '.join(changes[:MAX_EXAMPLES])}"
+            f"{f' and {len(changes) - MAX_EXAMPLES} more' if len(changes) > MAX_EXAMPLES else ''}. Nothing was changed.",
+            fix="Declare these as they are stored (a column that is no longer filled as optional), or declare the new "
+            f"form under a new table name and publish the rows into it; `millrace plan {table}` shows every change.",
+        )
+
+
+class LineageError(MillraceError):
+    """The ledger doesn't know the thing whose lineage was asked for."""
+
+    code = "MR-LINEAGE"
+
+    @classmethod
+    def unknown(cls, what: str, near: Sequence[str]) -> LineageError:
+        return cls(
+            f"The ledger knows no version, batch, run or model {what!r}.",
+            fix=f"Did you mean {examples([repr(name) for name in near])}?"
+            if near
+            else "Name a version (ratings@12), a batch (ratings/1998-04-20), a run's id or a model's digest.",
+        )
+
+    @classmethod
+    def ambiguous(cls, what: str, found: Sequence[str]) -> LineageError:
+        return cls(f"{len(found)} things begin with {what!r}: {examples(found)}.", fix="Give more of the digits.")
+
+    @classmethod
+    def unpublished(cls, reference: str) -> LineageError:
+        name = reference.partition("@")[0]
+        return cls(
+            f"{reference} is a step of a publication, and no row of the ledger tells of it.",
+            fix=f"Name a version that a publication ended in: `millrace history {name}` lists them.",
+        )
+
+
+class OpenLineageError(MillraceError):
+    """OpenLineage events could not be sent."""
+
+    code = "MR-OPENLINEAGE"
+
+    @classmethod
+    def unreachable(cls, target: str, reason: str) -> OpenLineageError:
+        return cls(
+            f"OpenLineage events can't be sent to {target}: {reason}.",
+            fix="Check MILLRACE_OPENLINEAGE_URL and that the endpoint is up, then run `millrace lineage --emit`.",
+        )
+
+    @classmethod
+    def scheme(cls, target: str) -> OpenLineageError:
+        return cls(
+            f"OpenLineage events can't be sent to {target}.",
+            fix="Set MILLRACE_OPENLINEAGE_URL to an http:// or https:// URL or to the path of a file.",
+        )
+
+    @classmethod
+    def nowhere(cls) -> OpenLineageError:
+        return cls(
+            "No place for OpenLineage events is set.",
+            fix="Set MILLRACE_OPENLINEAGE_URL to an http:// or https:// URL or to the path of a file.",
+        )
+
+
+class UndeclaredError(MillraceError):
+    """A table without a row model, where one is needed."""
+
+    code = "MR-UNDECLARED"
+
+    @classmethod
+    def table(cls, name: str) -> UndeclaredError:
+        return cls(
+            f"No row model declares table {name!r}, so there is nothing to check it against.",
+            fix="Declare it, or look at it with `millrace describe` and `millrace sql`.",
+        )
+
+
+class QuarantineError(MillraceError):
+    """A quarantined row that is not there, was decided about, or can't be corrected so."""
+
+    code = "MR-QUARANTINE"
+
+    @classmethod
+    def unknown(cls, table: str, row: str) -> QuarantineError:
+        return cls(
+            f"The quarantine of table {table!r} has no row {row!r}.",
+            fix=f"`millrace quarantine list {table}` lists the refused rows.",
+        )
+
+    @classmethod
+    def decided(cls, table: str, row: str, fate: str) -> QuarantineError:
+        return cls(
+            f"Row {row!r} in the quarantine of table {table!r} is not open: it was {fate}.",
+            fix='See what became of it in the ledger: `millrace sql "select * from quarantine_fates"`.',
+        )
+
+    @classmethod
+    def erased(cls, table: str, row: str) -> QuarantineError:
+        return cls(
+            f"Row {row!r} in the quarantine of table {table!r} named an erased person; its content was not kept.",
+            fix="Leave it: it can be neither corrected nor shown.",
+        )
+
+    @classmethod
+    def column(cls, table: str, column: str, known: Sequence[str]) -> QuarantineError:
+        message = f"Table {table!r} has no column {column!r} to correct."
+        return cls(message, fix=suggestion(column, known, what="Columns"))

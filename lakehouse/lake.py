@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import uuid
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -11,18 +10,16 @@ from typing import TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from lakehouse.errors import NotPublishedError, ReferenceSyntaxError, StorageError, UnknownTableError, first_line
+from lakehouse.errors import StorageError, UnknownTableError, first_line
 from lakehouse.ledger import LEDGER_FOLDER, SYSTEM_TABLES, Ledger, Publication
 from lakehouse.settings import Settings
 from lakehouse.snapshot import Snapshot, open_delta
 from lakehouse.storage import Storage, storage_of
-from lakehouse.table import Table, declared_tables
+from lakehouse.table import Table
 
 Row = TypeVar("Row", bound=Table)
 
 _MARKER = "_lake.json"
-
-_REFERENCE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:@(?P<at>[0-9]+|[0-9]{4}-[0-9]{2}-[0-9]{2}))?")
 
 
 class TableInfo(BaseModel):
@@ -49,8 +46,11 @@ class TableVersion(BaseModel):
     operation: str
     batch_id: str | None
     day: date | None
+    kind: str | None
     published: bool
+    withdrawn: bool
     rows: int | None
+    tags: list[str]
 
 
 class Lakehouse:
@@ -99,31 +99,13 @@ class Lakehouse:
         return self.storage.tables("") + self.storage.tables(LEDGER_FOLDER)
 
     def resolve(self, reference: str) -> Snapshot[Table]:
-        """``ratings@12`` by version, ``ratings@1998-03-01`` as published by then, ``ratings`` latest published."""
-        match = _REFERENCE.fullmatch(reference.strip())
-        if match is None:
-            raise ReferenceSyntaxError.of(reference)
-        name, at = match["name"], match["at"]
-        if name not in self.names():
-            if name in declared_tables() and name not in SYSTEM_TABLES:
-                raise NotPublishedError.at_all(name)
-            raise UnknownTableError.named(name, self.names())
-        row = declared_tables().get(name, Table)
-        uri = self.uri(name)
-        try:
-            version = int(at) if at is not None and "-" not in at else None
-            day = date.fromisoformat(at) if at is not None and version is None else None
-        except ValueError:  # no such day, or more digits than a number may have
-            raise ReferenceSyntaxError.of(reference) from None
-        if version is not None:
-            snapshot = Snapshot(uri, version, row)
-            snapshot.delta()  # refuses a version that is not there
-            return snapshot
-        if self.is_system(name):
-            if day is not None:
-                raise ReferenceSyntaxError.system(reference)
-            return Snapshot(uri, open_delta(uri).version(), row)
-        return Snapshot(uri, self._published(name, day).version, row)
+        """The snapshot that ``ratings``, ``ratings@12``, ``ratings@1998-03-01`` or ``ratings@golden`` names.
+
+        ``lakehouse.references`` has the grammar and the errors.
+        """
+        from lakehouse import references
+
+        return references.resolve(self, reference)
 
     def latest(self, row: type[Row]) -> Snapshot[Row]:
         """The latest published snapshot of a declared table."""
@@ -131,11 +113,13 @@ class Lakehouse:
 
     def publications(self, name: str | None = None) -> list[Publication]:
         """Every decision of the publishing gate, oldest first."""
-        return [p for p in self.ledger.read(Publication) if name in (None, p.table_name)]
+        return list(self.ledger.read(Publication, [("table_name", "=", name)] if name else []))
 
     def tables(self) -> list[TableInfo]:
         """What ``millrace tables`` lists."""
-        last = {p.table_name: p for p in sorted(self.publications(), key=_age) if p.published}
+        from lakehouse.pointer import standing
+
+        last = {p.table_name: p for p in sorted(standing(self.publications()), key=lambda p: p.version)}
         found = []
         for name in self.names():
             delta = open_delta(self.uri(name))
@@ -158,7 +142,15 @@ class Lakehouse:
         """What ``millrace history`` lists, newest first."""
         if name not in self.names():
             raise UnknownTableError.named(name, self.names())
-        published = {p.version: p for p in self.publications(name)}
+        from lakehouse.restore import withdrawn
+        from lakehouse.tags import tags
+
+        publications = self.publications(name)
+        published = {p.version: p for p in publications}
+        gone = withdrawn(publications)
+        names: dict[int, list[str]] = {}
+        for tag in tags(self, name):
+            names.setdefault(tag.version, []).append(tag.tag)
         lines = []
         for entry in open_delta(self.uri(name)).history():
             version = int(entry["version"])
@@ -170,27 +162,14 @@ class Lakehouse:
                     operation=str(entry["operation"]),
                     batch_id=publication.batch_id if publication else None,
                     day=publication.day if publication else None,
+                    kind=publication.kind if publication else None,
                     published=publication is not None and publication.published,
+                    withdrawn=publication is not None and publication.publication_id in gone,
                     rows=publication.rows_total if publication else None,
+                    tags=names.get(version, []),
                 )
             )
         return lines
-
-    def _published(self, name: str, day: date | None) -> Publication:
-        publications = [p for p in self.publications(name) if p.published]
-        if not publications:
-            raise NotPublishedError.at_all(name)
-        if day is None:
-            return max(publications, key=_age)
-        by_day = [p for p in publications if p.day <= day]
-        if not by_day:
-            raise NotPublishedError.by_day(name, day.isoformat(), min(p.day for p in publications).isoformat())
-        return max(by_day, key=_age)
-
-
-def _age(publication: Publication) -> tuple[int, datetime]:
-    """Orders publications; by version first, as a batch that was interrupted may be published after its successor."""
-    return publication.version, publication.published_at
 
 
 def _create_marker(storage: Storage) -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import Field
 
-from lakehouse.errors import StorageError
+from lakehouse.errors import StorageError, TableBusyError, first_line
 from lakehouse.storage import Storage
 from lakehouse.table import EventTime, Key, Table
 
+if TYPE_CHECKING:
+    from lakehouse.snapshot import Condition, Snapshot
+
 #: Folder of the system tables in a lake.
 LEDGER_FOLDER = "_ledger"
+
+#: How often rows are appended when other processes are quicker.
+_ATTEMPTS = 100
 
 LedgerRow = TypeVar("LedgerRow", bound=Table)
 
@@ -118,9 +126,82 @@ class Run(Table, name="runs"):
     finished_at: Annotated[datetime, EventTime()]
 
 
+class PinRecord(Table, name="pins"):
+    """One version that somebody asked to keep, or let go again; the newest row of a version and holder counts."""
+
+    pin_id: Annotated[str, Key(), Field(description="Version, holder and number, as table@version/holder/number.")]
+    table_name: str
+    version: Annotated[int, Field(ge=0, description="Delta version that vacuum keeps.")]
+    holder: Annotated[str, Field(min_length=1, description="Who keeps it.")]
+    reason: Annotated[str, Field(description="What for.")]
+    kept_until: Annotated[datetime | None, Field(description="When the pin ends by itself (UTC); never if null.")]
+    released: Annotated[bool, Field(description="Whether this row lets the version go.")]
+    recorded_at: Annotated[datetime, EventTime()]
+
+
+class Maintenance(Table, name="maintenance"):
+    """What one upkeep of one table did and saved."""
+
+    maintenance_id: Annotated[str, Key(), Field(description="Table and start.")]
+    table_name: str
+    compacted: Annotated[str, Field(description="compact or cluster, else why neither was needed.")]
+    files_before: Annotated[int, Field(ge=0, description="Files of the newest version, before compaction.")]
+    files_after: Annotated[int, Field(ge=0, description="Files of the newest version, afterwards.")]
+    bytes_before: Annotated[int, Field(ge=0, description="Their bytes, before.")]
+    bytes_after: Annotated[int, Field(ge=0, description="Their bytes, afterwards.")]
+    removed_files: Annotated[int, Field(ge=0, description="Files that vacuum removed.")]
+    removed_bytes: Annotated[int, Field(ge=0, description="Their bytes.")]
+    removed_versions: Annotated[list[int], Field(description="Versions that can no longer be read.")]
+    kept: Annotated[str, Field(description="Kept versions and why each is kept, as a JSON object.")]
+    seconds: Annotated[float, Field(ge=0, description="Wall-clock seconds.")]
+    started_at: Annotated[datetime, EventTime()]
+
+
+class Erasure(Table, name="erasures"):
+    """One step of a person's erasure: the tombstone first, the certificate when all is done."""
+
+    erasure_id: Annotated[str, Key(), Field(description="Start of the digest, and which erasure of the person it is.")]
+    state: Annotated[Literal["requested", "done"], Key(), Field(description="Tombstone or certificate.")]
+    digest: Annotated[str, Field(description="SHA-256 over the lake's salt and the value that names the person.")]
+    columns: Annotated[list[str], Field(description="Columns that hold such values, as table.column.")]
+    reason: Annotated[str, Field(description="As stated by who asked.")]
+    requested_by: Annotated[str, Field(description="Who asked.")]
+    certificate: Annotated[str, Field(description="What was found and done, as a JSON object; empty at first.")]
+    recorded_at: Annotated[datetime, EventTime()]
+
+
+class TagRecord(Table, name="tags"):
+    """One word that stands for one version from then on, or no more; the newest row of a table and tag counts."""
+
+    tag_id: Annotated[str, Key(), Field(description="Table, tag and number, as table@tag/number.")]
+    table_name: str
+    tag: Annotated[str, Field(description="The word, as in table@tag.")]
+    version: Annotated[int, Field(ge=0, description="Delta version that it stands for.")]
+    deleted: Annotated[bool, Field(description="Whether this row removes the tag.")]
+    number: Annotated[int, Field(ge=0, description="Counts the rows of this table and tag.")]
+    tagged_at: Annotated[datetime, EventTime()]
+
+
+class Fate(Table, name="quarantine_fates"):
+    """One decision on one quarantined row; the newest of a row counts."""
+
+    fate_id: Annotated[str, Key(), Field(description="Table, quarantined row and number, as table/batch/row/number.")]
+    table_name: str
+    quarantine_id: Annotated[str, Field(description="The row's id in the quarantine beside its table.")]
+    number: Annotated[int, Field(ge=0, description="Counts the decisions on this row.")]
+    fate: Annotated[
+        Literal["requeued", "discarded", "rejudged"],
+        Field(description="Sent again, closed, or set aside because its batch was judged again."),
+    ]
+    batch_id: Annotated[str, Field(description="Of a requeued row: the batch that holds its correction.")]
+    reason: Annotated[str, Field(description="Of a discarded row: why.")]
+    decided_at: Annotated[datetime, EventTime()]
+
+
 #: Every system table; the lake answers to these names like to any other table.
 SYSTEM_TABLES: dict[str, type[Table]] = {
-    row.contract.table: row for row in (Publication, Metric, Decision, Cost, Promotion, Run)
+    row.contract.table: row
+    for row in (Publication, Metric, Decision, Cost, Promotion, Run, PinRecord, Maintenance, Erasure, TagRecord, Fate)
 }
 
 
@@ -142,43 +223,84 @@ class Ledger:
         """Add rows of one model; a row whose key is already there is left as it is."""
         if not rows:
             return
-        from deltalake import DeltaTable, write_deltalake
-        from deltalake.exceptions import DeltaError
+        from deltalake import CommitProperties, DeltaTable, write_deltalake
+        from deltalake.exceptions import CommitFailedError, DeltaError
 
         from lakehouse.arrow import arrow_schema, to_arrow
 
         row_model = type(rows[0])
         contract = row_model.contract
-        known = {tuple(getattr(row, name) for name in contract.key) for row in self.read(row_model)}
         unique = {tuple(getattr(row, name) for name in contract.key): row for row in reversed(rows)}
-        fresh = [row for key, row in reversed(unique.items()) if key not in known]
-        if not fresh:
-            return
         path = self.uri(row_model)
-        try:
-            if not DeltaTable.is_deltatable(path):
-                DeltaTable.create(
-                    path, arrow_schema(contract), mode="ignore", name=contract.table, description=contract.description
+        for attempt in range(_ATTEMPTS):
+            try:
+                if not DeltaTable.is_deltatable(path):
+                    DeltaTable.create(
+                        path,
+                        arrow_schema(contract),
+                        mode="ignore",
+                        name=contract.table,
+                        description=contract.description,
+                        configuration={"delta.checkpointInterval": "10"},  # a commit a row: keeps opening it quick
+                    )
+                table = DeltaTable(path)
+                known = self._keys(row_model)
+                fresh = [row for key, row in reversed(unique.items()) if key not in known]
+                if not fresh:
+                    return
+                # Opened before the keys were read, and not committed if another process has been quicker: no key twice.
+                write_deltalake(
+                    table,
+                    to_arrow(row_model, fresh),
+                    mode="append",
+                    commit_properties=CommitProperties(max_commit_retries=0),
                 )
-            write_deltalake(path, to_arrow(row_model, fresh), mode="append")
-        except (DeltaError, OSError) as error:
-            raise StorageError(
-                f"The ledger table {contract.table!r} can't be written: {str(error).splitlines()[0]}.",
-                fix="Check that the disk has room and the lake's folder can be written, then run again.",
-            ) from error
+                break
+            except CommitFailedError as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise TableBusyError.changed(contract.table, first_line(error)) from error
+                time.sleep(random.uniform(0, 0.05 * min(attempt + 1, 10)))  # noqa: S311
+            except (DeltaError, OSError) as error:
+                raise StorageError(
+                    f"The ledger table {contract.table!r} can't be written: {str(error).splitlines()[0]}.",
+                    fix="Check that the disk has room and the lake's folder can be written, then run again.",
+                ) from error
 
-    def read(self, row_model: type[LedgerRow]) -> Iterator[LedgerRow]:
-        """All rows of one system table, oldest first."""
-        from deltalake import DeltaTable
+        if row_model is Publication:
+            from lakehouse import pointer
 
-        from lakehouse.snapshot import Snapshot
+            pointer.refresh(self.storage)
 
-        path = self.uri(row_model)
-        if not DeltaTable.is_deltatable(path):
-            return
-        table = DeltaTable(path)
-        rows = list(Snapshot(path, table.version(), row_model).rows())
+    def read(self, row_model: type[LedgerRow], where: Sequence[Condition] = ()) -> Iterator[LedgerRow]:
+        """The rows of one system table that fulfil the conditions (default: all), oldest first."""
+        yield from self.read_at(row_model, where)[1]
+
+    def read_at(self, row_model: type[LedgerRow], where: Sequence[Condition] = ()) -> tuple[int, list[LedgerRow]]:
+        """Like ``read``, with the version of the system table; -1 if nobody has written to it."""
+        from lakehouse.arrow import records
+
+        snapshot = self._newest(row_model)
+        if snapshot is None:
+            return -1, []
+        rows = [row_model.model_validate(record) for record in records(snapshot.arrow(where=where))]
         clock = row_model.contract.event_time
         if clock is not None:
             rows.sort(key=lambda row: getattr(row, clock))
-        yield from rows
+        return snapshot.version, rows
+
+    def _keys(self, row_model: type[Table]) -> set[tuple[object, ...]]:
+        snapshot = self._newest(row_model)
+        if snapshot is None:
+            return set()
+        columns = snapshot.arrow(list(row_model.contract.key))
+        return set(zip(*(column.to_pylist() for column in columns.columns), strict=True))
+
+    def _newest(self, row_model: type[LedgerRow]) -> Snapshot[LedgerRow] | None:
+        from deltalake import DeltaTable
+
+        from lakehouse.snapshot import Snapshot, open_delta
+
+        path = self.uri(row_model)
+        if not DeltaTable.is_deltatable(path):
+            return None
+        return Snapshot.of(open_delta(path), path, row_model)

@@ -30,6 +30,15 @@ class Settings(BaseSettings):
     )
     spark_master: str = Field(default="local[2]", description="Spark master URL.")
     spark_memory: str = Field(default="1g", description="Heap of the Spark driver, as the JVM writes sizes.")
+    keep_runs_days: int = Field(
+        default=90, ge=0, description="Days for which vacuum keeps the versions that a run read or wrote."
+    )
+    retention_days: int = Field(
+        default=7, ge=0, description="Days for which vacuum keeps every version after a newer one replaced it."
+    )
+    openlineage_url: str | None = Field(
+        default=None, description="Where OpenLineage events go: an http(s):// endpoint or a file; nowhere by default."
+    )
 
     @property
     def root(self) -> str:

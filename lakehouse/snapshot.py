@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast
 
-from lakehouse.errors import ContractMismatchError, MillraceError, StorageError, UnknownVersionError, first_line
+from lakehouse.errors import ContractMismatchError, MillraceError, UnknownVersionError
+from lakehouse.fates import fates, twin_uri
 from lakehouse.table import Table
 
 if TYPE_CHECKING:
+    import duckdb
+    import pandas
     import polars
     import pyarrow as pa
+    import pyarrow.dataset as ds
     from deltalake import DeltaTable
+    from pyspark.sql import DataFrame, SparkSession
+
+    from lakehouse.diff import Diff
 
 Row = TypeVar("Row", bound=Table, covariant=True)
 Value = int | float | str | bool | date | datetime
@@ -54,7 +60,30 @@ class Snapshot(Generic[Row]):
     @cached_property
     def table_id(self) -> str:
         """The Delta table's own id: two lakes never share one, whatever their paths."""
-        return str(self.delta().metadata().id)
+        return str(self._table.metadata().id)
+
+    @property
+    def redacted(self) -> bool:
+        """Whether a twin stands in for the version, without the people who were erased."""
+        return self.version in fates(self.uri).twins
+
+    @classmethod
+    def of(cls, table: DeltaTable, uri: str, row: type[Row]) -> Snapshot[Row]:
+        """The snapshot of a table that is open already, at the version it is open at."""
+        snapshot = cls(uri, table.version(), row)
+        snapshot.__dict__["_table"] = table
+        return snapshot
+
+    def as_stored(self) -> Snapshot[Table]:
+        """The same version without its row model: as it stands, also from before the contract changed."""
+        plain = Snapshot(self.uri, self.version, Table)
+        if "_table" in self.__dict__:
+            plain.__dict__["_table"] = self._table
+        return plain
+
+    def open(self) -> None:
+        """Open the version for reading; UnknownVersionError if it is not there."""
+        _ = self._table
 
     def delta(self) -> DeltaTable:
         """The delta-rs table opened at this version; UnknownVersionError if it can't be."""
@@ -65,27 +94,71 @@ class Snapshot(Generic[Row]):
 
         Args:
             columns: names to read, in this order; default all.
-            where: conditions that all must hold.
+            where: conditions that all must hold; a null fulfils none, NaN only ``!=``.
+
+        Raises:
+            ContractMismatchError: the version is not what the row model declares; an optional column that it lacks
+                is read as nulls.
+            UnreadableFeatureError: the table uses a feature that only Spark can read here.
+            StorageError: a file is damaged or gone; it names the file.
         """
-        with self._reading():
-            return self.scan(columns, where).read_all()
+        from lakehouse.reading import read
+
+        with self.reading():
+            return read(self._table, columns, where, self._absent)
 
     def scan(self, columns: Sequence[str] | None = None, where: Sequence[Condition] = ()) -> pa.RecordBatchReader:
         """Like ``arrow``, as a stream of record batches that is read once."""
         import pyarrow as pa
 
-        table = self.delta()
-        self._check_contract(table)
-        predicate = " AND ".join(_condition_sql(condition) for condition in where) or None
-        with self._reading():
-            reader = table.scan(columns=list(columns) if columns is not None else None, predicate=predicate)
-            return pa.RecordBatchReader.from_stream(reader)
+        from lakehouse.reading import stream
+
+        with self.reading():
+            reader = stream(self._table, columns, where, self._absent)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            with self.reading():
+                yield from reader
+
+        return pa.RecordBatchReader.from_batches(reader.schema, batches())
 
     def polars(self, columns: Sequence[str] | None = None, where: Sequence[Condition] = ()) -> polars.DataFrame:
         """Rows as a Polars frame."""
         import polars
 
         return cast("polars.DataFrame", polars.from_arrow(self.arrow(columns, where)))
+
+    def pandas(self, columns: Sequence[str] | None = None, where: Sequence[Condition] = ()) -> pandas.DataFrame:
+        """Rows as a pandas frame; whole numbers with nulls become floats, as pandas has it."""
+        return cast("pandas.DataFrame", self.arrow(columns, where).to_pandas())
+
+    def source(self) -> ds.Dataset | None:
+        """What DuckDB can push columns and filters into; None where the version must be streamed (``scan``)."""
+        from lakehouse.reading import dataset, is_small
+
+        with self.reading():
+            return None if is_small(self._table) else dataset(self._table, absent=self._absent)
+
+    def duckdb(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        columns: Sequence[str] | None = None,
+        where: Sequence[Condition] = (),
+    ) -> duckdb.DuckDBPyRelation:
+        """Rows as a relation of a DuckDB connection, read when it is asked; its own filters are pushed down too."""
+        from lakehouse.reading import source
+
+        with self.reading():
+            return connection.from_arrow(source(self._table, columns, where, self._absent))
+
+    def spark(
+        self, session: SparkSession, columns: Sequence[str] | None = None, where: Sequence[Condition] = ()
+    ) -> DataFrame:
+        """Rows as a frame of a Spark session, pinned to this version."""
+        from lakehouse.reading import spark_frame
+
+        with self.reading():
+            return spark_frame(session, self._table, columns, where, self._absent)
 
     def rows(self) -> Iterator[Row]:
         """Rows as validated instances of the row model."""
@@ -96,36 +169,71 @@ class Snapshot(Generic[Row]):
 
     def count(self) -> int:
         """Number of rows, from the log's statistics where it has them."""
-        return int(self.delta().count())
+        with self.reading():
+            return int(self._table.count())
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """What the reading engine raises, as a StorageError that names the version."""
-        try:
-            yield
-        except MillraceError:
-            raise
-        except Exception as error:
-            raise StorageError(
-                f"{self.reference} can't be read: {first_line(error)}.",
-                fix="A file of the table is damaged or gone; restore it or read another version.",
-            ) from error
+    def diff(self, other: Snapshot[Table]) -> Diff:
+        """What changed from this version to another of the same table: rows and columns."""
+        from lakehouse.diff import Diff
 
-    def _check_contract(self, table: DeltaTable) -> None:
+        return Diff(self, other)
+
+    def absent(self) -> list[str]:
+        """Optional columns that are declared and that the version does not have; they are read as nulls.
+
+        Raises:
+            ContractMismatchError: the version is not what the row model declares.
+        """
+        return [field.name for field in self._absent]
+
+    @cached_property
+    def _table(self) -> DeltaTable:
+        """Opened once, for reading alone: ``delta()`` gives callers one that they may change."""
+        return self.delta()
+
+    @cached_property
+    def _absent(self) -> list[pa.Field]:
+        """Optional columns that the row model declares and the version does not have yet."""
         if self.row is Table:
-            return
+            return []
         from lakehouse.arrow import arrow_schema
+        from lakehouse.differences import same_type
 
-        stored = schema_of(table)
-        declared = arrow_schema(self.row.contract)
-        differences = [
-            f"column {column.name} is declared {column.type} but "
-            + (f"stored as {stored.field(column.name).type}" if column.name in stored.names else "missing")
-            for column in declared
-            if column.name not in stored.names or not _same_type(stored.field(column.name).type, column.type)
-        ]
+        stored = schema_of(self._table)
+        differences = []
+        absent = []
+        for column in arrow_schema(self.row.contract):
+            if column.name in stored.names:
+                kind = stored.field(column.name).type
+                if not same_type(kind, column.type):
+                    differences.append(f"column {column.name} is declared {column.type} but stored as {kind}")
+            elif column.nullable:
+                absent.append(column.remove_metadata())
+            else:
+                differences.append(f"column {column.name} is declared {column.type} but missing")
         if differences:
             raise ContractMismatchError.between(self.name, self.version, differences)
+        return absent
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """What the reading engine raises, as a StorageError that names the version and the file."""
+        try:
+            yield
+        except (MillraceError, KeyError, GeneratorExit):
+            raise
+        except Exception as error:
+            raise self.fault(error) from error
+
+    def fault(self, error: Exception) -> MillraceError:
+        """What a reading engine raised, as an error that names the version and the file at fault."""
+        from lakehouse.damage import unreadable
+
+        return unreadable(self.reference, self._table, error)
+
+    def __getstate__(self) -> dict[str, object]:
+        """What travels to another process: not the opened table."""
+        return {"uri": self.uri, "version": self.version, "row": self.row}
 
 
 _FAR = 10_000
@@ -144,61 +252,23 @@ def open_delta(uri: str, version: int | None = None) -> DeltaTable:
     from deltalake.exceptions import DeltaError
 
     name = Path(uri).name
+    if version is not None:
+        known = fates(uri)
+        if known.is_removed(version):
+            raise UnknownVersionError.vacuumed(name, version)
+        if version in known.twins:
+            return DeltaTable(twin_uri(uri, known.twins[version]))
     try:
         # delta-rs looks for a version that is not there one by one, up to it.
         if version is not None and version > _FAR and version > DeltaTable(uri).version():
             raise OverflowError
         return DeltaTable(uri, version=version)
     except (DeltaError, OSError, OverflowError) as error:
-        if version is None or not DeltaTable.is_deltatable(uri):
-            raise StorageError(
-                f"Table {name!r} can't be opened: {first_line(error)}.",
-                fix="Check that its folder is there and readable.",
-            ) from error
-        try:
-            latest = DeltaTable(uri).version()
-        except (DeltaError, OSError) as damage:
-            raise StorageError(
-                f"The log of table {name!r} can't be read: {first_line(damage)}.",
-                fix="A file of its _delta_log folder is damaged or gone; restore it.",
-            ) from damage
-        if version > latest or version < 0:
-            raise UnknownVersionError.numbered(name, version, latest) from None
-        raise UnknownVersionError.vacuumed(name, version) from error
+        from lakehouse.damage import unopened
+
+        raise unopened(uri, version, error) from error
 
 
 def quote_name(name: str) -> str:
     """An identifier for SQL, quoted."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def _condition_sql(condition: Condition) -> str:
-    column, operator, value = condition
-    if operator == "in":
-        assert isinstance(value, Sequence) and not isinstance(value, str)
-        return f"{quote_name(column)} IN ({', '.join(_literal_sql(item) for item in value)})" if value else "false"
-    return f"{quote_name(column)} {operator} {_literal_sql(cast(Value, value))}"
-
-
-def _literal_sql(value: Value) -> str:
-    """A value as a literal of delta-rs's SQL dialect (DataFusion)."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"arrow_cast('{value}', 'Float64')"  # a bare inf would be a column's name
-    if isinstance(value, (int, float)):
-        return repr(value)
-    if isinstance(value, datetime):
-        utc = value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
-        return f"arrow_cast('{utc}Z', 'Timestamp(Microsecond, Some(\"UTC\"))')"
-    if isinstance(value, date):
-        return f"arrow_cast('{value.isoformat()}', 'Date32')"
-    return "'" + value.replace("'", "''") + "'"
-
-
-def _same_type(stored: pa.DataType, declared: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    if pa.types.is_list(stored) and pa.types.is_list(declared):
-        return _same_type(stored.value_type, declared.value_type)
-    return bool(stored == declared)

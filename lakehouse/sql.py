@@ -1,19 +1,22 @@
-"""How is a lake asked in SQL? ``query(lake, statement)``: DuckDB over pinned Delta versions, reads only."""
+"""How is a lake asked in SQL? ``query(lake, statement)``: DuckDB over pinned Delta versions, reads only.
+
+DuckDB itself opens no file. It asks pyarrow for the columns and rows that a statement needs, or reads a stream where a
+table's features leave pyarrow out (``lakehouse.reading``).
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lakehouse.errors import (
     MillraceError,
     QueryError,
-    StorageError,
     UnknownTableError,
 )
 from lakehouse.lake import Lakehouse
 from lakehouse.ledger import SYSTEM_TABLES
+from lakehouse.references import AT
 from lakehouse.snapshot import Snapshot, open_delta, quote_name
 from lakehouse.table import Contract, Table, declared_tables
 
@@ -24,10 +27,10 @@ if TYPE_CHECKING:
 #: The schema that the quarantine tables answer in.
 QUARANTINE = "quarantine"
 
-# A name with its version or day, as it stands in a statement; what follows must not continue the number.
-_PINNED = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*@(?:[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]+)(?!\w|-[0-9])")
+# A name with what pins it, as it stands in a statement; what follows must not continue the number.
+_PINNED = re.compile(rf"[A-Za-z_][A-Za-z0-9_]*@{AT}(?!\w|-[0-9])".encode())
 _MISSING_TABLE = re.compile(r'Table with name "?(?P<name>.+?)"? does not exist')
-_BROKEN_STREAM = re.compile(r"reading the stream registered as '(?P<name>.+?)' failed: (?P<reason>.+)")
+_BROKEN_STREAM = re.compile(r"reading the stream registered as '(?P<name>.+?)' failed: ")
 # Words that ask for the catalog itself, so every table must be in it.
 _CATALOG_WORDS = {"show", "information_schema", "duckdb_columns", "duckdb_tables", "duckdb_views"}
 
@@ -47,9 +50,9 @@ _SAFETY = (
 def query(lake: Lakehouse, statement: str) -> pa.Table:
     """Run one reading statement and return its rows.
 
-    Tables answer to ``ratings`` (latest published), ``ratings@12``, ``ratings@1998-03-01``, ``quarantine.ratings``
-    and the system tables' names; only those that the statement names are opened. The engine has no access to files
-    or the network and can't be given any by the statement. Times are UTC.
+    Tables answer to ``ratings`` (latest published), ``ratings@12``, ``ratings@1998-03-01``, ``ratings@golden`` (a tag),
+    ``quarantine.ratings`` and the system tables' names; only those that the statement names are opened. The engine has
+    no access to files or the network and can't be given any by the statement. Times are UTC.
 
     Returns:
         The rows with their types as DuckDB gives them; of two columns with one name the later gets a number.
@@ -73,20 +76,37 @@ def query(lake: Lakehouse, statement: str) -> pa.Table:
                 raise KeyboardInterrupt from None
             raise
         except duckdb.Error as error:
-            unreadable = next((source.error for source in sources.values() if source.error), None)
-            raise unreadable or _query_error(error, lake, failures) from None
+            raise _unreadable(sources, error) or _query_error(error, lake, failures) from None
+
+
+def connection_to(lake: Lakehouse) -> duckdb.DuckDBPyConnection:
+    """See ``lakehouse.connect``."""
+    import duckdb
+
+    from lakehouse.tags import tags
+
+    tagged = {f"{tag.table_name}@{tag.tag}" for tag in tags(lake)}
+    sources, _ = _resolve(lake, {*lake.names(), *SYSTEM_TABLES, *tagged, QUARANTINE})
+    connection = duckdb.connect(":memory:")
+    _register(connection, sources)
+    for setting in _SAFETY:
+        connection.execute(setting)
+    return connection
 
 
 class _Source:
-    """A table for DuckDB: each scan of it starts a new stream over the same version.
-
-    A stream and not a pyarrow dataset: delta-rs's dataset gives wrong or no rows where a table has column mapping or
-    deletion vectors, its scan reads both.
-    """
+    """A table for DuckDB, where it must be a stream: each scan of it starts a new one over the same version."""
 
     def __init__(self, snapshot: Snapshot[Table]) -> None:
         self.snapshot = snapshot
         self.error: MillraceError | None = None
+
+    def scannable(self) -> object:
+        """What DuckDB reads; a version that can't be had is found out when it is scanned."""
+        try:
+            return self.snapshot.source() or self
+        except MillraceError:
+            return self
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         try:
@@ -103,6 +123,10 @@ class _Empty:
 
     def __init__(self, contract: Contract) -> None:
         self.contract = contract
+
+    def scannable(self) -> object:
+        """Itself."""
+        return self
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         from lakehouse.arrow import arrow_schema
@@ -168,8 +192,7 @@ def _resolve(lake: Lakehouse, names: set[str]) -> tuple[Sources, dict[str, Millr
             sources["main", name] = _Empty(SYSTEM_TABLES[name].contract)
         elif base in known or "@" in name:
             try:
-                # Without its row model: SQL reads a version as it stands, also one from before the contract changed.
-                sources["main", name] = _Source(replace(lake.resolve(name), row=Table))
+                sources["main", name] = _Source(lake.resolve(name).as_stored())
             except MillraceError as error:
                 failures[name] = error
         if QUARANTINE in names and base in known and base not in SYSTEM_TABLES:
@@ -185,17 +208,16 @@ def _quarantined(lake: Lakehouse, name: str) -> _Source | _Empty:
 
     base, _, at = name.partition("@")
     uri = lake.quarantine_uri(base)
-    if "-" in at:
+    if at and not at.isdigit():
         raise QueryError(
             f"The quarantine of table {base!r} is not published by day.",
             fix=f"Name a version, such as {QUARANTINE}.{base}@1, or filter by a column.",
         )
     if not at and not DeltaTable.is_deltatable(uri):
-        from lakehouse import publish
+        from lakehouse.quarantine import QUARANTINE as CONTRACT
 
-        return _Empty(publish.QUARANTINE)
-    delta = open_delta(uri, int(at) if at else None)
-    return _Source(Snapshot(uri, delta.version(), Table))
+        return _Empty(CONTRACT)
+    return _Source(Snapshot.of(open_delta(uri, int(at) if at else None), uri, Table))
 
 
 def _register(connection: duckdb.DuckDBPyConnection, sources: Sources) -> None:
@@ -203,11 +225,11 @@ def _register(connection: duckdb.DuckDBPyConnection, sources: Sources) -> None:
     for (schema, name), source in sources.items():
         if schema == QUARANTINE:
             # Only a temporary view can be registered; the view in the schema refers to it.
-            connection.register(f"{QUARANTINE}.{name}", source)
+            connection.register(f"{QUARANTINE}.{name}", source.scannable())
             hidden = quote_name(f"{QUARANTINE}.{name}")
             connection.execute(f"CREATE VIEW {QUARANTINE}.{quote_name(name)} AS SELECT * FROM {hidden}")  # noqa: S608
         else:
-            connection.register(name, source)
+            connection.register(name, source.scannable())
 
 
 def _single_read(connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.Statement:
@@ -231,6 +253,18 @@ def _single_read(connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.Sta
     return statements[0]
 
 
+def _unreadable(sources: Sources, error: Exception) -> MillraceError | None:
+    """The source whose file is at fault, if one is."""
+    for source in sources.values():
+        if source.error:
+            return source.error
+    broken = _BROKEN_STREAM.search(str(error))
+    for (schema, name), source in sources.items() if broken else ():
+        if broken and broken["name"] in (name, f"{schema}.{name}") and isinstance(source, _Source):
+            return source.snapshot.fault(error)
+    return None
+
+
 def _query_error(error: Exception, lake: Lakehouse, failures: dict[str, MillraceError]) -> MillraceError:
     """DuckDB's error as one of ours."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
@@ -240,12 +274,6 @@ def _query_error(error: Exception, lake: Lakehouse, failures: dict[str, Millrace
         if name in failures:
             return failures[name]
         return UnknownTableError.named(name, {*lake.names(), *SYSTEM_TABLES})
-    broken = _BROKEN_STREAM.search(lines[0])
-    if broken:
-        return StorageError(
-            f"{broken['name']} can't be read: {broken['reason'].rstrip('.')}.",
-            fix="A file of the table is damaged or gone; restore it or read another version.",
-        )
     hints = [line.rstrip(".") + "." for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))]
     if "file system operations are disabled" in lines[0]:
         hints = ["SQL here reads the lake's tables only; `millrace tables` lists them."]

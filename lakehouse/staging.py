@@ -54,6 +54,7 @@ def stage(lake: Lakehouse, row_model: type[Table], rows: pa.Table, *, batch_id: 
     """
     name = row_model.contract.table
     key = _key(name, batch_id)
+    known = _let_go(lake, name, batch_id)
     numbered = _readable(rows).append_column(ROW_NUMBER, pa.array(range(rows.num_rows), pa.int64()))
     # Encoded here and written by plain file calls: a full disk is then an OSError with its own words.
     buffer = io.BytesIO()
@@ -61,6 +62,11 @@ def stage(lake: Lakehouse, row_model: type[Table], rows: pa.Table, *, batch_id: 
     pq.write_table(numbered, buffer, coerce_timestamps="us", allow_truncated_timestamps=True)
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest()
+    if known is not None:
+        if known.digest != digest:
+            raise BatchConflictError.differs(name, batch_id, known.digest, digest)
+        if not known.wanted(lake, name, batch_id):
+            return _batch(lake, name, batch_id, day, key, known.rows_left(lake, key), digest)
     try:
         if not lake.storage.write(key, content):
             stored = hashlib.sha256(lake.storage.read(key)).hexdigest()
@@ -79,11 +85,76 @@ def staged(lake: Lakehouse, row_model: type[Table], *, batch_id: str, day: date)
     """The batch staged under that id, or None."""
     name = row_model.contract.table
     key = _key(name, batch_id)
+    known = _let_go(lake, name, batch_id)
+    if known is not None and not known.wanted(lake, name, batch_id):
+        return _batch(lake, name, batch_id, day, key, known.rows_left(lake, key), known.digest)
     if not lake.storage.exists(key):
         return None
     content = lake.storage.read(key)
     rows = pq.read_metadata(io.BytesIO(content)).num_rows
     return _batch(lake, name, batch_id, day, key, rows, hashlib.sha256(content).hexdigest())
+
+
+class LetGo(BaseModel):
+    """What stays of a staged file that was removed or rewritten: enough to know the batch when it comes again.
+
+    Attributes:
+        digest: SHA-256 of the file as it came.
+        rows: rows that it held when it was removed.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    digest: str
+    rows: int
+
+    def wanted(self, lake: Lakehouse, name: str, batch_id: str) -> bool:
+        """Whether the rows must be staged again: the file is gone, and a restore has withdrawn the batch."""
+        from lakehouse.restore import withdrawn
+
+        if lake.storage.exists(_key(name, batch_id)):
+            return False
+        publications = lake.publications(name)
+        gone = withdrawn(publications)
+        return all(p.publication_id in gone for p in publications if p.batch_id == batch_id)
+
+    def rows_left(self, lake: Lakehouse, key: str) -> int:
+        """Rows of the file as it stands, of one that is gone the rows that it held."""
+        try:
+            return int(pq.read_metadata(io.BytesIO(lake.storage.read(key))).num_rows)
+        except FileNotFoundError:
+            return self.rows
+
+
+def let_go(lake: Lakehouse, name: str, batch_id: str, *, rest: pa.Table | None = None) -> None:
+    """Remove a staged file whose rows are in the table, or leave only the rest of its rows in it.
+
+    The batch stays known by what it was, so that sending it again changes nothing and other rows are refused.
+    """
+    key = _key(name, batch_id)
+    known = _let_go(lake, name, batch_id)
+    content = lake.storage.read(key)
+    rows = pq.read_metadata(io.BytesIO(content)).num_rows
+    digest = hashlib.sha256(content).hexdigest() if known is None else known.digest
+    mark = LetGo(digest=digest, rows=rows).model_dump_json().encode()
+    lake.storage.write(_mark(name, batch_id), mark, overwrite=True)
+    if rest is None:
+        lake.storage.delete(key)
+        return
+    buffer = io.BytesIO()
+    pq.write_table(rest, buffer)
+    lake.storage.write(key, buffer.getvalue(), overwrite=True)
+
+
+def _let_go(lake: Lakehouse, name: str, batch_id: str) -> LetGo | None:
+    try:
+        return LetGo.model_validate_json(lake.storage.read(_mark(name, batch_id)))
+    except FileNotFoundError:
+        return None
+
+
+def _mark(name: str, batch_id: str) -> str:
+    return _key(name, batch_id).removesuffix("parquet") + "json"
 
 
 def _readable(rows: pa.Table) -> pa.Table:

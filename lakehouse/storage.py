@@ -10,8 +10,25 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of a lake.
+
+    Attributes:
+        key: as in ``Storage``.
+        size: bytes.
+        modified: when it was written (UTC).
+    """
+
+    key: str
+    size: int
+    modified: datetime
 
 
 class Storage(Protocol):
@@ -41,6 +58,10 @@ class Storage(Protocol):
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Keys of every file below a folder such as ``_staging/ratings``, in no order."""
+        ...
+
+    def listing(self, prefix: str) -> Iterator[StoredFile]:
+        """Every file below a folder with size and time, in no order; hidden ones are left out."""
         ...
 
     def tables(self, folder: str) -> list[str]:
@@ -99,6 +120,12 @@ class LocalStorage:
         for path in (self.folder / prefix).rglob("*"):
             if path.is_file() and not path.name.startswith("."):
                 yield path.relative_to(self.folder).as_posix()
+
+    def listing(self, prefix: str) -> Iterator[StoredFile]:
+        for key in self.keys(prefix):
+            with suppress(FileNotFoundError):  # another process removed it meanwhile
+                status = (self.folder / key).stat()
+                yield StoredFile(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
     def tables(self, folder: str) -> list[str]:
         return sorted(path.parent.name for path in (self.folder / folder).glob("[a-z]*/_delta_log"))

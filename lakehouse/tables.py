@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from lakehouse.expectations import Expectation, RateOfChange
 from lakehouse.table import EventTime, Key, References, Subject, Table
 
 
@@ -43,7 +44,17 @@ class MovieCard(Table, name="movie_cards"):
     added_at: Annotated[datetime, EventTime(), Field(description="When its movie entered the catalogue (UTC).")]
 
 
-class Rating(Table, name="ratings"):
+class Rating(
+    Table,
+    name="ratings",
+    fresh_within=timedelta(days=2),
+    expectations=(
+        # The archive's own mean stays between 3.51 and 3.75 from its first day to its last.
+        Expectation("Mean", ("rating",), ge=2.5, le=4.5),
+        # Ratings are added and corrected; only erasure takes some away, and nobody has given as many as this.
+        Expectation("Size", history=RateOfChange(ge=0.95)),
+    ),
+):
     """One user's rating of one movie."""
 
     user_id: Annotated[int, Key(), Subject(), References("users.user_id"), Field(description="Who rated.")]

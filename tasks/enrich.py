@@ -105,7 +105,12 @@ def enrich(lake: Lake, movies: Snapshot[Movie], day: datetime, model: str) -> En
 
     asked_with = f"{weights.digest[:8]}{MOVIE_CARD.prompt_digest[:8]}"
     cards = publish_rows(
-        lakehouse, MovieCard, fresh, batch_id=f"{day.date()}.movies-{movies.version}.{asked_with}", day=day.date()
+        lakehouse,
+        MovieCard,
+        fresh,
+        batch_id=f"{day.date()}.movies-{movies.version}.{asked_with}",
+        day=day.date(),
+        inputs=[movies.reference],
     )
     usage = completion.usage
     return Enriched(

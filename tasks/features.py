@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from datetime import datetime, timedelta
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from features import training_set
+from features.feature_view import FeatureView
 from features.tables import ItemStats, UserStats
 from lakehouse import Lakehouse, Snapshot, Table
 from lakehouse.settings import Settings
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-Stats = TypeVar("Stats", UserStats, ItemStats)
+View = TypeVar("View", bound=FeatureView)
 
 
 class FeatureTables(NamedTuple):
@@ -54,45 +52,30 @@ class ViewState(BaseModel):
     examples: list[str]
 
 
-class TrainingSet(BaseModel):
-    """Point-in-time correct rows to train and test on, as files named by their content.
+class TrainingSet(training_set.TrainingSet):
+    """Point-in-time correct rows to train and test on.
+
+    Its parts are ``interactions`` (a row a rating: its columns and each view's features as known just before it),
+    ``users`` and ``items`` (every user and item with the features as known at the cutoff).
 
     Attributes:
-        folder: holds interactions.parquet (a row a rating: its columns and each view's features as known just before
-            it), users.parquet and items.parquet (every user and item with the features as known at the cutoff).
-        digest: SHA-256 over the files.
-        rows: ratings.
         cutoff: ratings from here on are the test.
         until: the end of the day.
-        sources: the versions it was made from, as table@version.
     """
 
-    model_config = ConfigDict(frozen=True)
-
-    folder: str
-    digest: str
-    rows: int
     cutoff: datetime
     until: datetime
-    sources: list[str]
-
-    def read(self, name: str) -> pa.Table:
-        """``interactions``, ``users`` or ``items``."""
-        import pyarrow.parquet as pq
-
-        return pq.read_table(Path(self.folder) / f"{name}.parquet")
 
 
 @task(cpu="2", memory="4Gi")
 def compute_features(lake: Lake, ratings: Snapshot[Rating], day: datetime) -> FeatureTables:
     """Compute the days that the feature tables lack, and publish them through the gate."""
-    from features import compute
-
     lakehouse = lake.open()
-    known = ratings.arrow()
+    read = dict.fromkeys([*UserStats.declaration.inputs, *ItemStats.declaration.inputs])
+    known = ratings.arrow(list(read))
     return FeatureTables(
-        user_stats=_publish_stats(lakehouse, UserStats, compute.user_stats, known, ratings, day),
-        item_stats=_publish_stats(lakehouse, ItemStats, compute.item_stats, known, ratings, day),
+        user_stats=_publish_view(lakehouse, UserStats, known, ratings, day),
+        item_stats=_publish_view(lakehouse, ItemStats, known, ratings, day),
     )
 
 
@@ -107,10 +90,12 @@ def materialize(
 ) -> list[ViewState]:
     """Bring the online store to the end of the day, and compare every value with the offline path."""
     from features.parity import check_parity
+    from features.settings import OnlineSettings
     from features.store import FeatureStore
     from features.views import join_keys
 
-    store = FeatureStore(Settings().state / "features")
+    online = OnlineSettings().online_store
+    store = FeatureStore(Settings().state / "features", online.get_secret_value() if online else None)
     pins: list[Snapshot[Table]] = [users, movies, user_stats, item_stats, cards]
     store.apply(pins)
     states = []
@@ -143,81 +128,42 @@ def build_training_set(
     holdout_days: int,
 ) -> TrainingSet:
     """Join every rating with the features as they were known just before it (Feast, pinned versions)."""
-    import pyarrow as pa
-
-    from features.store import EVENT_TIMESTAMP, FeatureStore, end_of
+    from features.store import end_of
 
     until = end_of(day.date())
     cutoff = until - timedelta(days=holdout_days)
-    pins: list[Snapshot[Table]] = [users, movies, user_stats, item_stats, cards]
-    clock = Rating.contract.event_time
-    assert clock is not None
-    with TemporaryDirectory() as scratch:
-        # A registry of its own: what another run pins at the same time can't reach this one.
-        store = FeatureStore(Path(scratch))
-        store.apply(pins)
-        rows = ratings.arrow().sort_by([(clock, "ascending"), ("user_id", "ascending"), ("item_id", "ascending")])
-        entities = rows.append_column(EVENT_TIMESTAMP, rows[clock])
-        interactions = store.training_set(entities, [pin.name for pin in pins]).drop_columns([EVENT_TIMESTAMP])
-
-        def at_cutoff(snapshot: Snapshot[Table], key: str, views: list[str]) -> pa.Table:
-            known = snapshot.arrow([key]).sort_by(key)
-            instants = pa.array([cutoff] * known.num_rows, pa.timestamp("us", tz="UTC"))
-            found = store.training_set(known.append_column(EVENT_TIMESTAMP, instants), views)
-            return found.drop_columns([EVENT_TIMESTAMP])
-
-        tables = {
-            "interactions": interactions,
-            "users": at_cutoff(users, "user_id", ["users", "user_stats"]),
-            "items": at_cutoff(movies, "item_id", ["movies", "item_stats", "movie_cards"]),
-        }
-    folder, digest = _write_by_content(Settings().state / "training_sets", tables)
-    return TrainingSet(
-        folder=str(folder),
-        digest=digest,
-        rows=interactions.num_rows,
-        cutoff=cutoff,
-        until=until,
-        sources=[ratings.reference, *(pin.reference for pin in pins)],
+    part = training_set.Part.of
+    made = training_set.build(
+        [
+            part("interactions", ratings, [users, movies, user_stats, item_stats, cards]),
+            part("users", users, [users, user_stats], columns=["user_id"], as_of=cutoff),
+            part("items", movies, [movies, item_stats, cards], columns=["item_id"], as_of=cutoff),
+        ],
+        Settings().state / "training_sets",
     )
+    return TrainingSet(**made.model_dump(), cutoff=cutoff, until=until)
 
 
-def _publish_stats(
-    lake: Lakehouse,
-    row_model: type[Stats],
-    compute: Callable[[pa.Table, datetime | None], pa.Table],
-    ratings: pa.Table,
-    source: Snapshot[Rating],
-    day: datetime,
-) -> Snapshot[Stats]:
-    """Publish what is newer than the last published day; everything, if the code that computes has changed."""
+def _publish_view(
+    lake: Lakehouse, view: type[View], rows: pa.Table, source: Snapshot[Rating], day: datetime
+) -> Snapshot[View]:
+    """Publish what is newer than the last published day; everything, if the view or what computes it has changed."""
     from features.store import end_of
+    from lakehouse.pointer import standing
     from lakehouse.publish import publish_rows
     from tasks.cache import code_digest
 
-    code = code_digest(compute)[:12]
+    # The module that declares the view, and with it every one that computes it.
+    code = code_digest(view)[:12]
     batch_id = f"{day.date()}.ratings-{source.version}.{code}"
-    before = [p for p in lake.publications(row_model.contract.table) if p.published and p.batch_id != batch_id]
+    batches = [p for p in standing(lake.publications(view.contract.table)) if p.kind == "batch"]
+    before = [p for p in batches if p.batch_id != batch_id]
     after = end_of(before[-1].day) if before and before[-1].batch_id.endswith(f".{code}") else None
-    return publish_rows(lake, row_model, lambda: compute(ratings, after), batch_id=batch_id, day=day.date())
-
-
-def _write_by_content(parent: Path, tables: dict[str, pa.Table]) -> tuple[Path, str]:
-    """Write tables as Parquet into a folder named by the digest of their bytes; whole, or not at all."""
-    import pyarrow.parquet as pq
-
-    parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=parent) as scratch:
-        digest = hashlib.sha256()
-        for name, table in tables.items():
-            path = Path(scratch) / f"{name}.parquet"
-            pq.write_table(table, path)
-            digest.update(path.read_bytes())
-        folder = parent / digest.hexdigest()[:32]
-        if not folder.exists():
-            files = Path(scratch) / "files"
-            files.mkdir()
-            for name in tables:
-                (Path(scratch) / f"{name}.parquet").rename(files / f"{name}.parquet")
-            files.rename(folder)
-    return folder, digest.hexdigest()
+    return publish_rows(
+        lake,
+        view,
+        lambda: view.compute(rows, after=after),
+        batch_id=batch_id,
+        day=day.date(),
+        inputs=[source.reference],
+    )

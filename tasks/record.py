@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from features.drift import DriftRow
 from lakehouse.lake import Lakehouse
 from lakehouse.ledger import Cost, Decision, Run
+from lakehouse.openlineage import announce
 from tasks.cache import MILLRACE_ROOT, environment_digest, project_digest
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def record_run(lake: Lakehouse, evidence: Evidence, reports: Path, execution: st
         finished_at=now,
     )
     lake.ledger.append([run])
+    announce(lake, run)
     retrain = Decision(
         decision_id=f"{run_id}/retrain",
         run_id=run_id,

@@ -27,6 +27,10 @@ from features.errors import (
     NaiveTimestampError,
     NotMaterializedError,
     OfflineSourceError,
+    OnlineStoreError,
+    ServingLogError,
+    TrainingSetError,
+    UnknownFeatureError,
     UnknownViewError,
     ViewDeclarationError,
 )
@@ -37,12 +41,25 @@ from lakehouse.errors import (
     BatchSchemaError,
     ContractMismatchError,
     DayOrderError,
+    DiffError,
+    ErasureError,
+    EvolutionError,
+    LineageError,
     MillraceError,
     NoDataForDayError,
     NotPublishedError,
+    OpenLineageError,
+    PinError,
+    QuarantineError,
     ReferenceSyntaxError,
+    RestoreError,
+    TableBusyError,
+    TagError,
+    UndeclaredError,
+    UnknownColumnError,
     UnknownTableError,
     UnknownVersionError,
+    UnreadableFeatureError,
     WrongTableError,
 )
 from lakehouse.sql import query
@@ -87,6 +104,11 @@ def without_java(folder: Path, patch: pytest.MonkeyPatch) -> None:
     spark.java_home()
 
 
+def without_the_s3_packages(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sys.modules, "obstore.store", None)
+    Lakehouse.open("s3://bucket/lake")
+
+
 def without_a_network(folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sys, "prefix", str(folder))
     refused = subprocess.CompletedProcess([], 1, "", "java.net.UnknownHostException: maven.example.org\n")
@@ -112,9 +134,14 @@ def writing_in_sql(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 #: For each code an error, or what raises it.
 EXAMPLES: dict[str, MillraceError | Callable[[Path, pytest.MonkeyPatch], None]] = {
-    "MR-REFERENCE": ReferenceSyntaxError.of("ratings@yesterday"),
+    "MR-REFERENCE": ReferenceSyntaxError.of("ratings@1998-3-1"),
     "MR-TABLE-UNKNOWN": UnknownTableError.named("ratingz", ["movies", "ratings", "users"]),
     "MR-VERSION-UNKNOWN": UnknownVersionError.numbered("ratings", 12, 2),
+    "MR-FEATURE": UnreadableFeatureError.of("ratings", 12, "TypeWidening"),
+    "MR-COLUMN-UNKNOWN": UnknownColumnError.named("ratings", "ratin", ["user_id", "item_id", "rating", "rated_at"]),
+    "MR-TAG": TagError.unknown("ratings", "goldn", ["golden", "silver"]),
+    "MR-DIFF": DiffError.of_two_tables("ratings@1", "movies@1"),
+    "MR-UNDECLARED": UndeclaredError.table("clicks"),
     "MR-NOT-PUBLISHED": NotPublishedError.by_day("ratings", "1998-03-01", "1998-04-20"),
     "MR-QUERY": writing_in_sql,
     "MR-RUN-UNKNOWN": UnknownRunError.named("7bbf", 3),
@@ -131,6 +158,22 @@ EXAMPLES: dict[str, MillraceError | Callable[[Path, pytest.MonkeyPatch], None]] 
     "MR-CONTRACT-MISMATCH": ContractMismatchError.between(
         "ratings", 2, ["column rating is declared double but stored as int64"]
     ),
+    "MR-EVOLUTION": EvolutionError.refused(
+        "ratings",
+        [
+            "column stars (double) is new and required, and the stored rows don't have it",
+            "column rating (double) is stored and no longer declared",
+        ],
+    ),
+    "MR-LINEAGE": LineageError.unknown("ratingz@5", ["ratings@5"]),
+    "MR-OPENLINEAGE": OpenLineageError.unreachable(
+        "http://127.0.0.1:5000/api/v1/lineage", "[Errno 111] Connection refused"
+    ),
+    "MR-TABLE-BUSY": TableBusyError.underway("ratings", 12),
+    "MR-RESTORE": RestoreError.redacted("ratings", 12),
+    "MR-PIN": PinError.unknown("ratings@12", "paper"),
+    "MR-QUARANTINE": QuarantineError.unknown("ratings", "first/7"),
+    "MR-ERASURE": ErasureError.no_subject("item_id", ["user_id"]),
     "MR-WRONG-TABLE": WrongTableError.given(
         where="Input 'ratings' of tasks.decide.decide in workflow workflows.nightly.nightly",
         expected="ratings",
@@ -138,6 +181,7 @@ EXAMPLES: dict[str, MillraceError | Callable[[Path, pytest.MonkeyPatch], None]] 
     ),
     "MR-STORAGE": without_a_lake,
     "MR-JAVA": without_java,
+    "MR-PACKAGE": without_the_s3_packages,
     "MR-SPARK": without_a_network,
     "MR-VIEW-UNKNOWN": UnknownViewError.named("user_stat", ["item_stats", "user_stats"]),
     "MR-VIEW-DECLARATION": ViewDeclarationError.no_event_time("reviews"),
@@ -145,6 +189,10 @@ EXAMPLES: dict[str, MillraceError | Callable[[Path, pytest.MonkeyPatch], None]] 
     "MR-NAIVE-TIMESTAMP": NaiveTimestampError.column("event_timestamp", "timestamp[us]"),
     "MR-OFFLINE-SOURCE": OfflineSourceError.not_delta("user_stats", "FileSource"),
     "MR-NOT-MATERIALIZED": NotMaterializedError.view("user_stats"),
+    "MR-FEATURE-UNKNOWN": UnknownFeatureError.named("user_stats", "mean_ratign", ["ratings_count", "mean_rating"]),
+    "MR-TRAINING-SET": TrainingSetError.other_table("ratings@12"),
+    "MR-ONLINE-STORE": OnlineStoreError.contended("user_stats", "redis://127.0.0.1:6379/0"),
+    "MR-SERVING-LOG": ServingLogError.missing(["served_at"]),
     "MR-DRIFT-COLUMN": DriftColumnError.missing("ratign", "current", ["item_id", "rating"]),
     "MR-INTERACTIONS": InteractionsError.catalogue(1),
     "MR-FEATURE-COLUMN": FeatureColumnError.missing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -34,6 +35,9 @@ def commands(document: str) -> list[str]:
 def needs_a_network(command: str) -> bool:
     return command.startswith(("git clone ", "make "))
 
+
+#: Documents whose commands change the lake: run in order, on a copy.
+CHANGING = ("docs/how-to-repair-and-erase.md",)
 
 TYPED = [(document, command) for document in DOCUMENTS for command in commands(document)]
 EXAMPLES = [
@@ -67,11 +71,25 @@ def test_every_make_target_that_is_named_exists() -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize(("document", "command"), [typed for typed in TYPED if not needs_a_network(typed[1])])
+@pytest.mark.parametrize(
+    ("document", "command"),
+    [typed for typed in TYPED if not needs_a_network(typed[1]) and typed[0] not in CHANGING],
+)
 def test_each_command_works(document: str, command: str, night_state: Mapping[str, str], tmp_path: Path) -> None:
     # What is written into the working folder must not land in the checkout.
     folder = ROOT if command.startswith(("pyflyte ", ".venv/bin/")) else tmp_path
     run(["bash", "-euc", command.removeprefix(".venv/bin/")], folder, night_state)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("document", CHANGING)
+def test_commands_that_change_the_lake_work_in_order(
+    document: str, night_state: Mapping[str, str], tmp_path: Path
+) -> None:
+    shutil.copytree(night_state["MILLRACE_STATE"], tmp_path / "state")
+    environment = {**night_state, "MILLRACE_STATE": str(tmp_path / "state")}
+    for command in commands(document):
+        run(["bash", "-euc", command], tmp_path, environment)
 
 
 @pytest.mark.nightly

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from deltalake import write_deltalake
 
 from lakehouse import Lakehouse
 from lakehouse.arrow import to_arrow
+from lakehouse.delta_schema import create_table
 from lakehouse.ledger import Publication
-from lakehouse.publish import create_table
 from lakehouse.snapshot import open_delta
 from lakehouse.table import Table
 from lakehouse.tables import Movie, User
@@ -57,3 +58,48 @@ def _publish_without_spark(lake: Lakehouse, rows: Sequence[Table]) -> None:
         published_at=LONG_AGO,
     )
     lake.ledger.append([publication])
+
+
+class Put(Protocol):
+    """Publishes rows as one batch, by delta-rs alone: a row whose key is there takes its place."""
+
+    def __call__(self, lake: Lakehouse, rows: Sequence[Table], *, published: bool = True) -> int: ...
+
+
+@pytest.fixture
+def put() -> Put:
+    def put(lake: Lakehouse, rows: Sequence[Table], *, published: bool = True) -> int:
+        """Merge the rows and return the version they ended in."""
+        row_model = type(rows[0])
+        contract = row_model.contract
+        create_table(lake, contract)
+        table = open_delta(lake.uri(contract.table))
+        merge = table.merge(
+            to_arrow(row_model, rows),
+            predicate=" AND ".join(f"stored.{name} = fresh.{name}" for name in contract.key),
+            source_alias="fresh",
+            target_alias="stored",
+        )
+        merge.when_matched_update_all().when_not_matched_insert_all().execute()
+        batch_id = f"put-{table.version()}"
+        publication = Publication(
+            publication_id=f"{contract.table}/{batch_id}@{table.version()}",
+            table_name=contract.table,
+            batch_id=batch_id,
+            day=DAY,
+            version=table.version(),
+            published=published,
+            rows_in=len(rows),
+            rows_published=len(rows),
+            rows_quarantined=0,
+            rows_duplicate=0,
+            rows_total=open_delta(lake.uri(contract.table)).count(),
+            failed_checks=[],
+            broken_rules="{}",
+            fingerprint=contract.fingerprint,
+            published_at=datetime.now(UTC),
+        )
+        lake.ledger.append([publication])
+        return table.version()
+
+    return put

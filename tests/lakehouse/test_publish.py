@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from lakehouse import Lakehouse
 from lakehouse.arrow import arrow_schema
+from lakehouse.commits import commits
 from lakehouse.errors import AuditError, BatchConflictError, BatchSchemaError, NotPublishedError
 from lakehouse.ledger import Metric, Publication
-from lakehouse.publish import publish, quarantined
+from lakehouse.publish import publish
+from lakehouse.quarantine import quarantined
 from lakehouse.snapshot import open_delta
 from lakehouse.staging import Batch, stage
 from lakehouse.table import Table
@@ -309,15 +311,41 @@ def test_a_merge_that_a_restore_undid_is_made_again_when_its_batch_is_retried(
 
     waiting = batch(lake, "waiting", ratings((5, 3, 3.0, NOON)), days=1)
     with monkeypatch.context() as patch:
-        patch.setattr("lakehouse.publish.audit_table", interrupted)  # merged, and then the process is gone
+        patch.setattr("lakehouse.publish.audit", interrupted)  # merged, and then the process is gone
         with pytest.raises(KeyboardInterrupt):
             publish(lake, Rating, waiting)
+    monkeypatch.setattr("lakehouse.merging.UNDERWAY", timedelta(0))  # for long
     write_deltalake(lake.uri("ratings"), ratings((1, 1, 2.0, LATER)), mode="append")  # behind the gate: a key twice
     with pytest.raises(AuditError):
         publish(lake, Rating, batch(lake, "refused", ratings((5, 4, 3.0, NOON)), days=2))
     publish(lake, Rating, batch(lake, "good", ratings((5, 5, 3.0, NOON)), days=3))  # built on the published version
     assert set(stored(lake)) == {(1, 1), (2, 1), (3, 1), (4, 1), (5, 5)}
     publish(lake, Rating, waiting)
+    assert set(stored(lake)) == {(1, 1), (2, 1), (3, 1), (4, 1), (5, 5), (5, 3)}
+    assert_conserved(lake)
+
+
+def test_a_merge_that_waits_for_its_verdict_stays_when_a_later_version_is_put_back(
+    lake: Lakehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    waiting = batch(lake, "waiting", ratings((5, 3, 3.0, NOON)), days=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("lakehouse.publish.audit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            publish(lake, Rating, waiting)
+    write_deltalake(lake.uri("ratings"), ratings((1, 1, 2.0, LATER)), mode="append")  # behind the gate: a key twice
+    with pytest.raises(AuditError):
+        publish(lake, Rating, batch(lake, "refused", ratings((5, 4, 3.0, NOON)), days=2))
+    publish(lake, Rating, batch(lake, "good", ratings((5, 5, 3.0, NOON)), days=3))
+    assert set(stored(lake)) == {(1, 1), (2, 1), (3, 1), (4, 1), (5, 5), (5, 3)}
+    publish(lake, Rating, waiting)
+    assert [
+        line.operation for line in commits(lake, "ratings", open_delta(lake.uri("ratings")).version()) if line.note
+    ].count("MERGE") == 4
+    assert lake.latest(Rating).version == max(p.version for p in lake.publications("ratings"))
     assert set(stored(lake)) == {(1, 1), (2, 1), (3, 1), (4, 1), (5, 5), (5, 3)}
     assert_conserved(lake)
 

@@ -13,7 +13,8 @@ import pytest
 
 from lakehouse import Lakehouse
 from lakehouse.ledger import Metric
-from lakehouse.publish import publish, quarantined
+from lakehouse.publish import publish
+from lakehouse.quarantine import quarantined
 from lakehouse.staging import Batch, stage
 from lakehouse.tables import Rating
 
@@ -67,7 +68,7 @@ def batch(lake: Lakehouse) -> Batch:
 
 @pytest.mark.parametrize(
     ("when", "step"),
-    [("after", "_quarantine"), ("after", "_merge"), ("before", "append"), ("after", "append")],
+    [("after", "refuse"), ("after", "merge"), ("after", "audit"), ("before", "append"), ("after", "append")],
 )
 def test_a_kill_at_any_step_loses_no_row_and_doubles_none(lake: Lakehouse, batch: Batch, when: str, step: str) -> None:
     arguments = [sys.executable, "-c", PUBLISHER, lake.root, batch.model_dump_json(), when, step]

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 
+import pyarrow.parquet as pq
 import pytest
 
 from lakehouse import Lakehouse
+from lakehouse.erasure import erase
 from lakehouse.errors import MissingPackageError, SparkStartError, StorageError
 from lakehouse.ledger import Metric
+from lakehouse.maintenance import maintain
 from lakehouse.object_storage import ObjectStorage
+from lakehouse.pins import pin
+from lakehouse.restore import restore
 from lakehouse.sql import query
+from lakehouse.tables import User
 
 ROOT = "s3://lake/one"
 #: A server in a process of its own: delta-rs holds the interpreter's lock while it asks.
@@ -152,6 +159,30 @@ def test_a_file_is_written_once_unless_it_may_be_replaced() -> None:
     assert not storage.exists("_staging/a/b")
     with pytest.raises(FileNotFoundError):
         storage.read("_staging/a/b")
+
+
+def test_upkeep_restore_and_erasure_work_there_as_in_a_folder(put: Callable[..., int]) -> None:
+    lake = Lakehouse.open("s3://lake/upkeep", create=True)
+    known = datetime(1998, 1, 1, tzinfo=UTC)
+    versions = [
+        put(lake, [User(user_id=n, age=30, gender="F", occupation="artist", zip_code="02139", joined_at=known)])
+        for n in range(1, 7)
+    ]
+    pin(lake, f"users@{versions[1]}", holder="paper", reason="figure 2")
+    restore(lake, f"users@{versions[4]}")
+    (one,) = [
+        row for row in maintain(lake, now=datetime.now(UTC) + timedelta(days=30)).tables if row.table_name == "users"
+    ]
+    assert (one.compacted, one.files_before, one.files_after) == ("compact", 5, 1)
+    assert one.removed_versions == [*versions[2:], versions[5] + 1], "the first one needs no file but the pinned one's"
+    certificate = erase(lake, subject="user_id", value=2, reason="", requested_by="desk")
+    assert certificate.redacted == {"users": [versions[1]]}
+    for reference, expected in (("users", [1, 3, 4, 5]), (f"users@{versions[1]}", [1])):
+        assert sorted(lake.resolve(reference).arrow(["user_id"])["user_id"].to_pylist()) == expected
+    paths = [key for key in lake.storage.keys("") if key.endswith(".parquet") and "_delta_log" not in key]
+    for path in paths:
+        rows = pq.read_table(io.BytesIO(lake.storage.read(path)))
+        assert "user_id" not in rows.schema.names or 2 not in rows["user_id"].to_pylist()
 
 
 def test_a_bucket_that_is_not_there_and_a_server_that_is_not_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

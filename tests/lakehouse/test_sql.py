@@ -21,6 +21,7 @@ from lakehouse.errors import (
     StorageError,
     UnknownTableError,
     UnknownVersionError,
+    UnreadableFeatureError,
 )
 from lakehouse.ledger import Publication
 from lakehouse.sql import query
@@ -316,7 +317,11 @@ def test_a_mistake_in_the_statement_is_one_sentence_with_a_hint(lake: Lakehouse)
     assert "\n" not in str(caught.value)
 
 
-def test_a_version_whose_file_is_gone_is_a_storage_error_that_names_it(lake: Lakehouse) -> None:
+@pytest.mark.parametrize("small", [0, 10**9])
+def test_a_version_whose_file_is_gone_is_a_storage_error_that_names_it(
+    lake: Lakehouse, monkeypatch: pytest.MonkeyPatch, small: int
+) -> None:
+    monkeypatch.setattr("lakehouse.reading.SMALL", small)
     next(Path(lake.uri("ratings")).glob("*.parquet")).unlink()
     with pytest.raises(StorageError, match=r"ratings@2 can't be read"):
         query(lake, "SELECT avg(rating) FROM ratings@2")
@@ -325,7 +330,7 @@ def test_a_version_whose_file_is_gone_is_a_storage_error_that_names_it(lake: Lak
 def test_rows_behind_a_deletion_vector_are_not_returned(lake: Lakehouse) -> None:
     vector = deletion_vector(1, 3)
     write_log(
-        lake.uri("marked"),
+        Path(lake.uri("marked")),
         pa.table({"a": pa.array([10, 11, 12, 13, 14], pa.int64())}),
         schema_fields=[{"name": "a", "type": "long", "nullable": True, "metadata": {}}],
         protocol={"readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"]},
@@ -339,7 +344,7 @@ def test_rows_behind_a_deletion_vector_are_not_returned(lake: Lakehouse) -> None
 def test_a_table_with_renamed_columns_gives_their_values(lake: Lakehouse) -> None:
     metadata = {"delta.columnMapping.id": 1, "delta.columnMapping.physicalName": "col-1"}
     write_log(
-        lake.uri("renamed"),
+        Path(lake.uri("renamed")),
         pa.table({"col-1": pa.array([10, 11], pa.int64())}),
         schema_fields=[{"name": "a", "type": "long", "nullable": True, "metadata": metadata}],
         protocol={"readerFeatures": ["columnMapping"], "writerFeatures": ["columnMapping"]},
@@ -397,3 +402,47 @@ def deletion_vector(*rows: int) -> dict[str, object]:
     z85 = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
     text = base64.b85encode(data).translate(bytes.maketrans(rfc1924, z85)).decode()
     return {"storageType": "i", "pathOrInlineDv": text, "sizeInBytes": len(data), "cardinality": len(rows)}
+
+
+# More than the eye sees
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "_lake.json",
+        "_ledger/_published.json",
+        "_staging/ratings/secret.parquet",
+        "ratings/_delta_log/00000000000000000000.json",
+        "ratings/*.parquet",
+        "ratings",
+    ],
+)
+def test_no_statement_reaches_the_lakes_own_files(lake: Lakehouse, path: str) -> None:
+    staged = Path(lake.root) / "_staging/ratings/secret.parquet"
+    staged.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"word": ["opensesame"]}), staged)
+    for reader in ("read_text", "read_blob", "read_parquet", "read_json", "glob", "parquet_metadata", "delta_scan"):
+        with pytest.raises((QueryError, UnknownTableError)) as caught:
+            query(lake, f"SELECT * FROM {reader}('{lake.root}/{path}'), ratings@1")
+        assert lake.id not in str(caught.value) and "opensesame" not in str(caught.value)
+
+
+def test_only_the_columns_and_rows_that_a_statement_needs_are_asked_for(
+    lake: Lakehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lakehouse.reading.SMALL", 0)
+    (plan,) = query(lake, "EXPLAIN SELECT rating FROM ratings@2 WHERE user_id = 2")["explain_value"].to_pylist()
+    assert 'Filters: "user_id" = 2' in plan and "Projections: rating" in plan
+
+
+def test_a_statement_over_an_unreadable_feature_says_so(lake: Lakehouse) -> None:
+    write_log(
+        Path(lake.uri("strange")),
+        pa.table({"a": pa.array([1], pa.int64())}),
+        schema_fields=[{"name": "a", "type": "long", "nullable": True, "metadata": {}}],
+        protocol={"readerFeatures": ["typeWidening"], "writerFeatures": ["typeWidening"]},
+        configuration={},
+    )
+    with pytest.raises(UnreadableFeatureError, match="'strange' at version 0"):
+        query(lake, "SELECT * FROM strange@0")

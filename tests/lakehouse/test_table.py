@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import enum
 import itertools
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import pytest
-from pydantic import AwareDatetime, BaseModel, Field, ValidationError, create_model
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError, create_model, field_validator
 
 from lakehouse import EventTime, Key, References, Subject, Table
 from lakehouse.arrow import arrow_schema, to_arrow
 from lakehouse.errors import ContractError
+from lakehouse.expectations import Expectation, OnlineNormal, RateOfChange
+from lakehouse.patterns import check_pattern, engine_pattern
 from lakehouse.table import Contract, read_contract
 from lakehouse.tables import Movie, Rating
 
@@ -88,11 +90,17 @@ def test_a_type_that_no_engine_keeps_is_refused_with_its_column_named(annotation
 @pytest.mark.parametrize(
     "annotation",
     [
-        Annotated[int, Field(multiple_of=2)],
+        Annotated[float, Field(multiple_of=2)],
+        Annotated[float, Field(le=float("inf"))],
+        Annotated[list[int | None], Field()],
+        list[Annotated[int, Field(ge=1)]],
+        Annotated[int, Field(alias="other")],
+        Annotated[bool, Field(min_length=1)],
+        Annotated[float, References("users.user_id")],
+        Annotated[int, References("users")],
         Annotated[str, Field(ge="a")],
         Annotated[bool, Field(ge=0)],
         Annotated[date, Field(gt=date(2020, 1, 1))],
-        Annotated[list[str], Field(min_length=1)],
         Annotated[str, Field(strict=True)],
         Annotated[str, EventTime()],
         Annotated[float, Key()],
@@ -103,6 +111,98 @@ def test_a_type_that_no_engine_keeps_is_refused_with_its_column_named(annotation
 def test_a_constraint_that_can_not_be_enforced_is_refused(annotation: object) -> None:
     with pytest.raises(ContractError, match=r"things\.value"):
         contract_of(annotation)
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^\d+$", r"(?i)a", "(?=a)", r"a\b", "[[:alpha:]]", "a++", "a|*", "{2}", "(", r"\Z", "[a&&b]"]
+)
+def test_a_pattern_that_engines_read_differently_is_refused(pattern: str) -> None:
+    with pytest.raises(ContractError, match=r"things\.value"):
+        check_pattern("things.value", pattern)
+
+
+@pytest.mark.parametrize("pattern", [r"^a[^a-z0-9_.-]*$", "(?:ab|c){2,3}?", r"\$\.", "[0-9]{4}-[0-9]{2}", "é+", ""])
+def test_a_pattern_of_the_common_part_is_taken(pattern: str) -> None:
+    check_pattern("things.value", pattern)
+
+
+def test_the_engines_pattern_ends_at_the_very_end_and_leaves_classes_alone() -> None:
+    assert engine_pattern(r"^a.[.$]\.$") == r"^a[^\n][.$]\.\z"
+
+
+def layout(**arguments: Any) -> Contract:
+    columns: dict[str, Any] = {
+        "id": (Annotated[int, Key(), Subject()], ...),
+        "day": (date, ...),
+        "score": (float, ...),
+        "note": (str | None, ...),
+        "tags": (list[str], ...),
+    }
+    return read_contract(create_model("Laid", **columns), "things", **arguments)
+
+
+def test_layout_and_expectations_are_kept_and_only_expectations_are_in_the_fingerprint() -> None:
+    mean = Expectation("Mean", ("score",), ge=1, le=4.5)
+    laid = layout(partition_by=("day",), cluster_by=("id", "score"))
+    assert (laid.partition_by, laid.cluster_by) == (("day",), ("id", "score"))
+    assert laid.fingerprint == layout().fingerprint
+    assert layout(expectations=(mean,)).fingerprint != layout().fingerprint
+    assert mean.name == "Mean(score) ge 1 le 4.5"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"partition_by": ("dya",)},
+        {"partition_by": ("day", "day")},
+        {"partition_by": ("score",)},
+        {"partition_by": ("tags",)},
+        {"partition_by": ("note",)},
+        {"partition_by": ("id",)},
+        {"cluster_by": ("tags",)},
+        {"cluster_by": ("day",), "partition_by": ("day",)},
+        {"fresh_within": timedelta(days=1)},
+        {"expectations": (Expectation("Mean", ("scroe",), ge=1),)},
+        {"expectations": (Expectation("Mean", ("note",), ge=1),)},
+        {"expectations": (Expectation("Mean", ("score",)),)},
+        {"expectations": (Expectation("Mean", (), ge=1),)},
+        {"expectations": (Expectation("Completeness", ("tags",), ge=1),)},
+        {"expectations": (Expectation("Completeness", ("note",), ge=1.5),)},
+        {"expectations": (Expectation("Mean", ("score",), ge=2, le=1),)},
+        {"expectations": (Expectation("Mean", ("score",), ge=float("nan")),)},
+        {"expectations": (Expectation("ApproxQuantile", ("score",), ge=1),)},
+        {"expectations": (Expectation("Mean", ("score",), ge=1, quantile=0.5),)},
+        {"expectations": (Expectation("Compliance", (), ge=1),)},
+        {"expectations": (Expectation("Size", history=RateOfChange()),)},
+        {"expectations": (Expectation("Size", history=OnlineNormal(below=0)),)},
+        {"expectations": (Expectation("Size", ge=1, history=OnlineNormal()),)},
+        {"expectations": (Expectation("Average", ("score",), ge=1),)},  # type: ignore[arg-type]
+    ],
+    ids=str,
+)
+def test_a_layout_or_expectation_that_can_not_be_kept_is_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ContractError, match="things"):
+        layout(**arguments)
+
+
+def test_what_only_python_would_check_is_refused() -> None:
+    class Checked(BaseModel):
+        id: Annotated[int, Key()]
+
+        @field_validator("id")
+        @classmethod
+        def _even(cls, value: int) -> int:
+            return value
+
+    with pytest.raises(ContractError, match="_even"):
+        read_contract(Checked, "things")
+
+
+def test_an_unknown_class_argument_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ContractError, match="partition_by"):
+
+        class Mistyped(Table, name="mistyped", partiton_by=("day",)):
+            id: Annotated[int, Key()]
 
 
 def test_every_supported_constraint_is_a_rule_with_a_name() -> None:

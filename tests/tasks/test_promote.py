@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from flytekit.core.local_cache import LocalTaskCache
 
+from features.training_set import Part, Pin
 from lakehouse import Lakehouse
 from lakehouse.ledger import Promotion
 from models.fairness import Disparity
@@ -80,7 +81,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingSet, Mode
         losses=[],
         warm_start=False,
     )
-    return TrainingSet(folder=str(folder), digest="t", rows=400, cutoff=AT, until=AT, sources=["ratings@2"]), described
+    return files_in(folder, rows=400), described
+
+
+def files_in(folder: Path, *, rows: int) -> TrainingSet:
+    ratings = Pin(table="ratings", version=2, table_id="id", fingerprint="", uri="ratings")
+    digests = {"interactions": "i", "users": "u", "items": "m"}
+    parts = tuple(Part(name=name, entities=ratings, views=()) for name in digests)
+    return TrainingSet(parts=parts, folder=str(folder), digest="t", digests=digests, rows=rows, cutoff=AT, until=AT)
 
 
 Refused = Callable[..., list[str]]
@@ -160,7 +168,7 @@ def test_a_model_is_registered_once_and_only_one_that_passed_becomes_champion(la
             losses=[1.0, 0.5],
             warm_start=False,
         )
-        files = TrainingSet(folder=str(tmp_path), digest="t", rows=1, cutoff=AT, until=AT, sources=["ratings@2"])
+        files = files_in(tmp_path, rows=1)
         outcome = register(
             lake=Lake(root=lake.root, id=lake.id),
             training_set=files,

@@ -1,0 +1,322 @@
+"""Which feature row was the newest that an entity row could know? Found while the feature rows stream by, once.
+
+The entity rows are sorted by key and instant; there are far fewer of them than feature rows. Each feature row belongs
+to the first entity row of its key that knows it (a binary search), and of those that belong to one entity row only the
+newest is kept. When the stream ends, each entity row takes the newest that it or an earlier row of its key was given.
+
+So feature rows are neither sorted as a whole nor stored: memory follows the entity rows, and time is linear in the
+feature rows and does not depend on how far back they reach. An ASOF join sorts both sides instead (compare
+benchmarks/features.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Integers = npt.NDArray[np.int64]
+T = TypeVar("T")
+
+_NEVER = np.iinfo(np.int64).min
+#: Batches are put together to this many rows: fewer make more winners to keep, more leave the processor's caches.
+_BATCH_ROWS = 1 << 19
+#: Whole numbers are looked up in an array where their range is at most so many times their count.
+_SPARSE = 16
+_WORKERS = min(4, os.cpu_count() or 1)
+
+
+class EntityIndex:
+    """Entity rows in the order of key and instant.
+
+    Args:
+        keys: one array a key column, of equal lengths; a row with a null in one matches nothing.
+        instants: microseconds, one a row.
+    """
+
+    def __init__(self, keys: Sequence[pa.Array], instants: Integers) -> None:
+        self._codes = _Codes(keys, len(instants))
+        codes = self._codes.of(keys, len(instants))
+        self._first = int(instants.min()) if len(instants) else 0
+        self._span = int(instants.max()) - self._first + 1 if len(instants) else 1
+        self._instants: Integers | None = None
+        if (self._codes.count + 1) * (self._span + 1) > np.iinfo(np.int64).max:
+            # Key and instant do not fit one number: the instants' ranks do.
+            self._instants = np.unique(instants)
+            self._span = len(self._instants)
+        # A row that matches nothing comes after all that can.
+        places = self._places(np.where(codes < 0, self._codes.count, codes), instants)
+        self.order: Integers = np.argsort(places)
+        self._sorted = places[self.order]
+        self.codes: Integers = codes[self.order]
+        self.instants: Integers = instants[self.order]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def codes_of(self, keys: Sequence[pa.Array], rows: int) -> Integers:
+        """A number for each row's key, -1 for one that no entity row has."""
+        return self._codes.of(keys, rows)
+
+    def first_to_know(self, codes: Integers, instants: Integers) -> tuple[Integers, Integers]:
+        """For rows known from an instant on, of keys that the index has: the first entity row of the key to know each.
+
+        Returns:
+            The rows for which there is one, and its place in the index's order, ascending.
+        """
+        wanted = self._places(codes, instants)
+        # Sorted, the search goes through memory once.
+        rows = np.argsort(wanted)
+        places = np.searchsorted(self._sorted, wanted[rows])
+        met = self.codes[np.minimum(places, len(self) - 1)] == codes[rows]
+        met &= places < len(self)
+        return rows[met], places[met]
+
+    def _places(self, codes: Integers, instants: Integers) -> Integers:
+        """Key and instant as one number, in their order; what is after the last instant is after all of its key."""
+        if self._instants is None:
+            return codes * (self._span + 1) + np.clip(instants - self._first, 0, self._span)
+        return codes * (self._span + 1) + np.searchsorted(self._instants, instants)
+
+
+@dataclass(frozen=True)
+class Times:
+    """A batch's times in microseconds.
+
+    Attributes:
+        known: event times.
+        created: when each row was written down, or None where that does not count.
+        available: from when on a row counts.
+    """
+
+    known: Integers
+    created: Integers | None
+    available: Integers
+
+
+def newest_known(
+    index: EntityIndex,
+    batches: Iterable[pa.RecordBatch],
+    keys: Sequence[str],
+    features: Sequence[str],
+    schema: pa.Schema,
+    times: Callable[[pa.Table], Times],
+    ttl: int | None,
+) -> pa.Table:
+    """The features of the newest row that each entity row knows, in the order in which the entity rows came.
+
+    The newest is the one with the latest event time, of these the one created last, of these the last in the stream.
+
+    Args:
+        index: the entity rows.
+        batches: feature rows; only the keys, the times and the features are read.
+        keys: the feature rows' key columns, in the order of the index's.
+        features: columns to take.
+        schema: of the result: the features' names and types.
+        times: a batch's times; rows whose event time is null must have been left out.
+        ttl: microseconds for which a row counts from its event time on, both included; None for ever.
+    """
+
+    def winners(rows: pa.Table) -> _Winners:
+        return _winners_of(index, rows, keys, features, times(rows))
+
+    best = _Best(index, schema)
+    for found in _in_order(winners, _whole(batches)):
+        best.add(found)
+    return best.take(ttl)
+
+
+@dataclass(frozen=True)
+class _Winners:
+    """Of one batch, the newest row for each entity row that is the first to know one."""
+
+    places: Integers
+    known: Integers
+    created: Integers | None
+    features: pa.Table
+
+
+def _winners_of(
+    index: EntityIndex, table: pa.Table, keys: Sequence[str], features: Sequence[str], times: Times
+) -> _Winners:
+    codes = index.codes_of([table[key].combine_chunks() for key in keys], table.num_rows)
+    asked = np.flatnonzero(codes >= 0)
+    met, places = index.first_to_know(codes[asked], times.available[asked])
+    rows = asked[met]
+    if len(rows):
+        starts = np.flatnonzero(np.append(True, places[1:] != places[:-1]))
+        lengths = np.diff(np.append(starts, len(places)))
+        newest = np.ones(len(rows), np.bool_)
+        for time in (times.known, times.created):
+            if time is None:
+                continue
+            values = np.where(newest, time[rows], _NEVER)
+            newest &= values == np.repeat(np.maximum.reduceat(values, starts), lengths)
+        rows, places = np.maximum.reduceat(np.where(newest, rows, -1), starts), places[starts]
+    return _Winners(
+        places=places,
+        known=times.known[rows],
+        created=times.created[rows] if times.created is not None else None,
+        features=table.select(list(features)).take(pa.array(rows)),
+    )
+
+
+class _Best:
+    """The newest feature row so far of each entity row that is the first to know one."""
+
+    def __init__(self, index: EntityIndex, schema: pa.Schema) -> None:
+        self._index = index
+        self._schema = schema
+        self._known: Integers = np.full(len(index), _NEVER)
+        self._created: Integers | None = None
+        self._row: Integers = np.full(len(index), -1)
+        self._kept: list[pa.Table] = [schema.empty_table()]
+        self._count = 0
+
+    def add(self, found: _Winners) -> None:
+        places, known, created = found.places, found.known, found.created
+        newer = known > self._known[places]
+        if created is None:
+            newer |= known == self._known[places]
+        else:
+            if self._created is None:
+                self._created = np.full(len(self._index), _NEVER)
+            newer |= (known == self._known[places]) & (created >= self._created[places])
+            self._created[places[newer]] = created[newer]
+        self._known[places[newer]] = known[newer]
+        self._row[places[newer]] = self._count + np.flatnonzero(newer)
+        self._kept.append(found.features)
+        self._count += len(places)
+        if self._count > 2 * len(self._index) + 8 * _BATCH_ROWS:
+            self._compact()
+
+    def take(self, ttl: int | None) -> pa.Table:
+        index = self._index
+        source = self._newest_so_far()
+        row = np.where(source < 0, -1, self._row[source])
+        if ttl is not None:
+            row[index.instants - self._known[source] > ttl] = -1
+        if len(index):
+            row[index.codes < 0] = -1
+        asked = np.empty(len(index), np.int64)
+        asked[index.order] = row
+        kept = pa.concat_tables(self._kept).combine_chunks()
+        return kept.take(pa.array(asked, mask=asked < 0))
+
+    def _newest_so_far(self) -> Integers:
+        """For each entity row, which row of its key, itself or before it, holds the newest; -1 for none."""
+        index = self._index
+        places = np.arange(len(index))
+        if self._created is None:
+            rank = np.where(self._row >= 0, places + 1, 0)  # later entity rows are given later feature rows
+            by_rank = places
+        else:
+            # What was written down late may be older than what an earlier entity row knew.
+            held = np.flatnonzero(self._row >= 0)
+            by_rank = held[np.lexsort((self._created[held], self._known[held]))]
+            rank = np.zeros(len(index), np.int64)
+            rank[by_rank] = np.arange(1, len(by_rank) + 1)
+        group = np.cumsum(np.append(0, index.codes[1:] != index.codes[:-1])) if len(index) else places
+        offset = group * (len(index) + 1)
+        best = np.maximum.accumulate(offset + rank) - offset
+        found = np.full(len(index), -1)
+        found[best > 0] = by_rank[best[best > 0] - 1]
+        return found
+
+    def _compact(self) -> None:
+        """Let go of rows that newer ones have replaced."""
+        held = np.flatnonzero(self._row >= 0)
+        kept = pa.concat_tables(self._kept).combine_chunks().take(pa.array(self._row[held]))
+        self._row[held] = np.arange(len(held))
+        self._kept, self._count = [kept], len(held)
+
+
+class _Codes:
+    """A number for each combination of keys that the entity rows have."""
+
+    def __init__(self, keys: Sequence[pa.Array], rows: int) -> None:
+        self._columns = [_Dictionary(column) for column in keys]
+        self._pairs: list[_Dictionary] = []
+        self.count = self._columns[0].count if self._columns else 1
+        codes = self._columns[0].of(keys[0]) if self._columns else np.zeros(rows, np.int64)
+        for column, dictionary in zip(keys[1:], self._columns[1:], strict=True):
+            both = _paired(codes, dictionary.of(column), dictionary.count)
+            pair = _Dictionary(pa.array(both, mask=both < 0))
+            self._pairs.append(pair)
+            codes, self.count = pair.of(pa.array(both)), pair.count
+
+    def of(self, keys: Sequence[pa.Array], rows: int) -> Integers:
+        """The number of each row's combination, -1 for another one."""
+        if not self._columns:
+            return np.zeros(rows, np.int64)
+        codes = self._columns[0].of(keys[0])
+        for column, dictionary, pair in zip(keys[1:], self._columns[1:], self._pairs, strict=True):
+            codes = pair.of(pa.array(_paired(codes, dictionary.of(column), dictionary.count)))
+        return codes
+
+
+def _paired(left: Integers, right: Integers, count: int) -> Integers:
+    return np.where((left < 0) | (right < 0), -1, left * count + right)
+
+
+class _Dictionary:
+    """A number for each value of one column."""
+
+    def __init__(self, column: pa.Array) -> None:
+        self._values = pc.unique(column).drop_null()
+        self.count = len(self._values)
+        self._numbers: Integers | None = None
+        if pa.types.is_int64(column.type) and self.count:
+            bounds = pc.min_max(self._values)
+            self._low, self._high = bounds["min"].as_py(), bounds["max"].as_py()
+            if self._high - self._low < _SPARSE * self.count + 1000:
+                self._numbers = np.full(self._high - self._low + 1, -1)
+                self._numbers[self._values.to_numpy() - self._low] = np.arange(self.count)
+
+    def of(self, column: pa.Array) -> Integers:
+        """The number of each value, -1 for null and values that are not there."""
+        if self._numbers is None:
+            found = pc.index_in(column, self._values, skip_nulls=True)
+            codes: Integers = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+            return codes
+        values = (column.fill_null(self._low) if column.null_count else column).to_numpy()
+        inside = (values >= self._low) & (values <= self._high)
+        codes = self._numbers[np.where(inside, values, self._low) - self._low]
+        codes[~inside] = -1
+        if column.null_count:
+            codes[pc.is_null(column).to_numpy(zero_copy_only=False)] = -1
+        return codes
+
+
+def _whole(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """The same rows, as many at once as are good to sort."""
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows += batch.num_rows
+        if rows >= _BATCH_ROWS:
+            yield pa.Table.from_batches(waiting)
+            waiting, rows = [], 0
+    if rows:
+        yield pa.Table.from_batches(waiting)
+
+
+def _in_order(work: Callable[[pa.Table], T], tables: Iterable[pa.Table]) -> Iterator[T]:
+    """The results in the order of the tables; a few are worked on at once, and no more are held."""
+    pending: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        for table in tables:
+            pending.append(pool.submit(work, table))
+            if len(pending) > _WORKERS:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

@@ -16,8 +16,8 @@ def anomalies(
 ) -> dict[int, str]:
     """Which of the values, from place ``first`` on, don't fit those before them, and what Deequ says of each.
 
-    Each value is judged by the ones before it alone. One that has too little past (``at_least`` of OnlineNormal, one
-    value of RateOfChange) is not judged.
+    No value is judged by later ones; OnlineNormal counts it into the deviation that it is judged by. One that has too
+    little past (``at_least`` of OnlineNormal, one value of RateOfChange) is not judged.
     """
     jvm: Any = spark._jvm
     some = jvm.scala.Option.apply

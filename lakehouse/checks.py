@@ -68,7 +68,7 @@ def _rules(lake: Lakehouse, snapshot: Snapshot[Table], absent: list[str]) -> Ite
 
     table = snapshot.delta()
     for rule in snapshot.row.contract.rules:
-        if rule.kind in ("known_by", "type") or rule.top in absent:
+        if rule.kind in ("known_by", "type") or rule.column in absent:
             continue  # a stored value has its column's type
         try:
             with snapshot.reading():

@@ -88,7 +88,7 @@ class Rule:
     """One thing that must hold for a column of every row.
 
     Attributes:
-        column: its name, or the path to a place inside it, as stored tables have them (``address.city``, ``tags[]``).
+        column: its name.
         kind: what must hold.
         value: the bound, length (of a str in characters, of a list in elements), pattern or choices. Bounds of decimals
             are text if they are no whole number, so that no digit is lost.
@@ -105,16 +105,6 @@ class Rule:
             return f"{self.column} {self.kind}"
         value = "|".join(self.value) if isinstance(self.value, tuple) else str(self.value)
         return f"{self.column} {self.kind} {value}"
-
-    @property
-    def top(self) -> str:
-        """The name of the column that holds the place: ``address`` of ``address.city``."""
-        return self.column.partition(".")[0].partition("[")[0]
-
-    @property
-    def steps(self) -> tuple[str, ...]:
-        """The path inside the column, a step a field name or ``[]``; nothing for the column itself."""
-        return tuple(self.column.replace("[]", ".[]").split(".")[1:])
 
 
 @dataclass(frozen=True)

@@ -17,32 +17,50 @@ def create_table(lake: Lakehouse, contract: Contract) -> None:
     create(lake.uri(contract.table), contract)
 
 
+#: Spark would delete the commits of versions older than a month, which pins and readers by day still need; `vacuum`
+#: decides what goes.
+_PROPERTIES = {"delta.enableExpiredLogCleanup": "false"}
+
+#: How often making a table is tried when other processes make it at the same time.
+_ATTEMPTS = 5
+
+
 def create(uri: str, contract: Contract) -> None:
     """Make the empty Delta table of a contract, with comments and CHECK constraints, unless it is there.
 
     Raises:
         StorageError: the table can't be written.
     """
-    from deltalake import DeltaTable
-    from deltalake.exceptions import DeltaError
+    from deltalake.exceptions import CommitFailedError, DeltaError
 
-    try:
-        table = DeltaTable.create(
-            uri,
-            stored_schema(contract),
-            mode="ignore",
-            name=contract.table,
-            description=contract.description,
-            partition_by=list(contract.partition_by) or None,
-        )
-        constraints = check_constraints(contract)
-        if constraints and table.version() == 0:  # later ones are for lakehouse/evolution.py
-            table.alter.add_constraint(constraints)
-    except (DeltaError, OSError) as error:
-        raise StorageError(
-            f"Table {contract.table!r} can't be created: {first_line(error)}.",
-            fix="Check that the disk has room and the lake's folder can be written.",
-        ) from error
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            _create(uri, contract)
+            return
+        except (DeltaError, OSError) as error:
+            if isinstance(error, CommitFailedError) and attempt < _ATTEMPTS:
+                continue  # another process makes it at the same time: see how far it got
+            raise StorageError(
+                f"Table {contract.table!r} can't be created: {first_line(error)}.",
+                fix="Check that the disk has room and the lake's folder can be written.",
+            ) from error
+
+
+def _create(uri: str, contract: Contract) -> None:
+    from deltalake import DeltaTable
+
+    table = DeltaTable.create(
+        uri,
+        stored_schema(contract),
+        mode="ignore",
+        name=contract.table,
+        description=contract.description,
+        partition_by=list(contract.partition_by) or None,
+        configuration=_PROPERTIES,
+    )
+    constraints = check_constraints(contract)
+    if constraints and table.version() == 0:  # later ones are for lakehouse/evolution.py
+        table.alter.add_constraint(constraints)
 
 
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -51,9 +69,9 @@ _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 def check_constraints(contract: Contract) -> dict[str, str]:
     """What Delta itself enforces on every writer, by constraint name: the bounds of int and float.
 
-    Only what Spark and delta-rs read as the same: delta-rs keeps a constraint in words of its own, in which decimals,
-    lengths and fields of structs are wrong or unknown to Spark, and numbers beyond 38 digits can't be read by it. The
-    gate checks every rule, these too.
+    Only what Spark and delta-rs read as the same: delta-rs keeps a constraint in words of its own, in which decimals
+    and lengths are wrong or unknown to Spark, and numbers beyond 38 digits can't be read by it. The gate checks every
+    rule, these too.
     """
     found: dict[str, list[str]] = {}
     for column in contract.columns:

@@ -41,7 +41,7 @@ class Change(BaseModel):
     """One thing in which the declaration differs from the table.
 
     Attributes:
-        column: its name, with the path into it (``address.city``, ``tags[]``); empty for the table as a whole.
+        column: its name, with ``[]`` for a list's elements; empty for the table as a whole.
         kind: what it means for the table.
         action: what is done.
         text: one sentence without its full stop.
@@ -136,7 +136,7 @@ def _changes(
 
 
 def _field_changes(path: str, stored: pa.Field, declared: pa.Field) -> Iterator[Change]:
-    """Type and nullability, into structs and lists."""
+    """Type and nullability."""
     yield from _type_changes(path, stored.type, declared.type)
     if stored.nullable and not declared.nullable:
         yield Change(
@@ -147,32 +147,11 @@ def _field_changes(path: str, stored: pa.Field, declared: pa.Field) -> Iterator[
             rule=Rule(path, "required"),
         )
     elif declared.nullable and not stored.nullable:
-        top = "." not in path and "[" not in path
-        yield Change(
-            column=path,
-            kind="additive" if top else "widening",
-            action="allow nulls",
-            text=f"column {path} becomes optional",
-        )
+        yield Change(column=path, kind="additive", action="allow nulls", text=f"column {path} becomes optional")
 
 
 def _type_changes(path: str, stored: pa.DataType, declared: pa.DataType) -> Iterator[Change]:
-    if pa.types.is_struct(stored) and pa.types.is_struct(declared):
-        fields = {field.name: field for field in stored}
-        for field in declared:
-            inner = f"{path}.{field.name}"
-            yield from (
-                _field_changes(inner, fields[field.name], field) if field.name in fields else (_added(inner, field),)
-            )
-        for name in fields:
-            if declared.get_field_index(name) < 0:
-                yield Change(
-                    column=f"{path}.{name}",
-                    kind="breaking",
-                    action="remove column",
-                    text=f"column {path}.{name} ({fields[name].type}) is stored and no longer declared",
-                )
-    elif _is_list(stored) and _is_list(declared):
+    if _is_list(stored) and _is_list(declared):
         yield from _type_changes(f"{path}[]", stored.value_type, declared.value_type)
     elif not same_type(stored, declared):
         wider = _is_wider(declared, stored)
@@ -270,8 +249,8 @@ def _constraint_changes(contract: Contract, schema: pa.Schema, configuration: Ma
     declared = check_constraints(contract)
     before = check_constraints(_as_stored(contract, schema))
     # A column that is only now added holds nulls, which keep every constraint.
-    old = [replace(c, rules=tuple(r for r in c.rules if _is_stored(schema, r))) for c in contract.columns]
-    to_check = check_constraints(replace(contract, columns=tuple(old)))
+    old = tuple(column for column in contract.columns if column.name in schema.names)
+    to_check = check_constraints(replace(contract, columns=old))
     for name, sql in declared.items():
         if name not in present or (name in before and before[name] != sql):
             yield Change(
@@ -305,29 +284,10 @@ def _as_stored(contract: Contract, schema: pa.Schema) -> Contract:
     return replace(contract, columns=tuple(columns))
 
 
-def _is_stored(schema: pa.Schema, rule: Rule) -> bool:
-    """Whether the table has the place that a rule is about."""
-    if rule.top not in schema.names:
-        return False
-    found = schema.field(rule.top).type
-    for step in rule.steps:
-        if step == "[]" and _is_list(found):
-            found = found.value_type
-        elif pa.types.is_struct(found) and found.get_field_index(step) >= 0:
-            found = found.field(step).type
-        else:
-            return False
-    return True
-
-
 def same_type(stored: pa.DataType, declared: pa.DataType) -> bool:
     """Whether a stored type is the declared one; Arrow has several layouts for one and the same text or list."""
     if _is_list(stored) and _is_list(declared):
         return same_type(stored.value_type, declared.value_type)
-    if pa.types.is_struct(stored) and pa.types.is_struct(declared):
-        return [f.name for f in stored] == [f.name for f in declared] and all(
-            same_type(a.type, b.type) for a, b in zip(stored, declared, strict=True)
-        )
     if _is_text(stored) and _is_text(declared):
         return True
     return bool(stored == declared)

@@ -443,9 +443,10 @@ class EvolutionError(MillraceError):
 
     @classmethod
     def refused(cls, table: str, changes: Sequence[str]) -> EvolutionError:
+        more = f" and {len(changes) - MAX_EXAMPLES} more" if len(changes) > MAX_EXAMPLES else ""
         return cls(
-            f"Table {table!r} can't become what is declared: {'; '.join(changes[:MAX_EXAMPLES])}"
-            f"{f' and {len(changes) - MAX_EXAMPLES} more' if len(changes) > MAX_EXAMPLES else ''}. Nothing was changed.",
+            f"Table {table!r} can't become what is declared: {'; '.join(changes[:MAX_EXAMPLES])}{more}. "
+            "Nothing was changed.",
             fix="Declare these as they are stored (a column that is no longer filled as optional), or declare the new "
             f"form under a new table name and publish the rows into it; `millrace plan {table}` shows every change.",
         )
@@ -541,10 +542,35 @@ class QuarantineError(MillraceError):
     def erased(cls, table: str, row: str) -> QuarantineError:
         return cls(
             f"Row {row!r} in the quarantine of table {table!r} named an erased person; its content was not kept.",
-            fix="Leave it: it can be neither corrected nor shown.",
+            fix="Discard it: it can be neither corrected nor shown.",
         )
 
     @classmethod
     def column(cls, table: str, column: str, known: Sequence[str]) -> QuarantineError:
         message = f"Table {table!r} has no column {column!r} to correct."
         return cls(message, fix=suggestion(column, known, what="Columns"))
+
+    @classmethod
+    def mixed(cls, table: str, column: str) -> QuarantineError:
+        return cls(
+            f"The rows for table {table!r} have values of different kinds in column {column!r}.",
+            fix="Requeue them one by one.",
+        )
+
+    @classmethod
+    def nothing(cls, table: str) -> QuarantineError:
+        return cls(
+            f"No row in the quarantine of table {table!r} was named.",
+            fix=f"`millrace quarantine list {table}` lists the refused rows.",
+        )
+
+    @classmethod
+    def reason(cls, table: str) -> QuarantineError:
+        return cls(f"Rows of table {table!r} are not discarded without a reason.", fix="Say why, in a few words.")
+
+    @classmethod
+    def file(cls, path: str, reason: str) -> QuarantineError:
+        return cls(
+            f"Corrected rows can't be read from {path!r}: {reason}.",
+            fix="Give JSON (an array of objects), CSV or Parquet with a column quarantine_id and those to change.",
+        )

@@ -2,7 +2,7 @@
 
 | change | kind | what is done |
 | --- | --- | --- |
-| column added, optional (nested too) | additive | the schema alone; stored rows have null |
+| column added, optional | additive | the schema alone; stored rows have null |
 | column becomes optional, rule loosened, description | additive | the schema alone |
 | type widened (int32 to int64, float to double, a larger decimal) | widening | rows written anew, in one commit |
 | rule or nullability tightened | additive if every stored row keeps it | else breaking, with how many and which |
@@ -260,21 +260,7 @@ def _rewrite(table: DeltaTable, target: pa.Schema, properties: CommitProperties)
 def _column(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
     if field.name not in batch.schema.names:
         return pa.nulls(batch.num_rows, field.type)
-    return _as(batch.column(field.name), field.type)
-
-
-def _as(array: pa.Array, wanted: pa.DataType) -> pa.Array:
-    """An array in a wider type; fields that its structs lack become null."""
-    if pa.types.is_struct(wanted):
-        present = {field.name: array.field(n) for n, field in enumerate(array.type)}
-        inner = [_as(present[f.name], f.type) if f.name in present else pa.nulls(len(array), f.type) for f in wanted]
-        return pa.StructArray.from_arrays(inner, fields=list(wanted), mask=array.is_null())
-    if pa.types.is_list(wanted) and pa.types.is_struct(wanted.value_type):
-        array = array.cast(pa.list_(array.type.value_type))
-        return pa.ListArray.from_arrays(
-            array.offsets, _as(array.values, wanted.value_type), type=wanted, mask=array.is_null()
-        )
-    return array.cast(wanted)
+    return batch.column(field.name).cast(field.type)
 
 
 def _touched(lake: Lakehouse, name: str) -> Touched:

@@ -81,7 +81,8 @@ class OnlineNormal:
 
     below: float = 3.0
     above: float = 3.0
-    at_least: int = 8
+    # Deequ counts the judged value into its own deviation: with fewer than 10 before it none can lie 3 outside.
+    at_least: int = 12
 
     def __str__(self) -> str:
         return f"within -{self.below} and +{self.above} standard deviations of its past"

@@ -81,7 +81,9 @@ def _type(column_type: ColumnType) -> Schema:
         before, after = column_type.precision - column_type.scale, column_type.scale
         whole = f"(0|[1-9][0-9]{{0,{before - 1}}})" if before else "0"
         fraction = rf"(\.[0-9]{{1,{after}}})?" if after else ""
-        return {"type": "string", "pattern": f"^-?{whole}{fraction}$"}
+        # Python writes 0.0000001 as 1E-7.
+        small = r"|[0-9](\.[0-9]+)?E-[0-9]{1,2}" if after > 6 else ""
+        return {"type": "string", "pattern": f"^-?({whole}{fraction}{small})$"}
     return dict(_SCALARS[column_type.kind])
 
 

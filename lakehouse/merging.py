@@ -111,7 +111,7 @@ def merge(
         except _conflicts() as error:
             reason = first_line(error)
             # Writers that collided once don't collide again at once.
-            time.sleep(random.uniform(0, 0.2 * (attempt + 1)))  # noqa: S311
+            time.sleep(random.uniform(0, 0.5 * (attempt + 1)))  # noqa: S311
         landed = merged_already(lake, batch)
         if landed is not None:
             return landed

@@ -55,7 +55,7 @@ def engine_pattern(pattern: str) -> str:
 
 
 def json_pattern(pattern: str) -> str:
-    """A checked pattern for JSON Schema, whose engine (ECMA-262) has more line ends, and takes no ``\\-`` on its own."""
+    """A checked pattern for JSON Schema, whose engine (ECMA-262) has more line ends and takes no ``\\-`` alone."""
     return "".join({".": r"[^\n]", r"\-": "-"}.get(part, part) for part in _parts(pattern))
 
 

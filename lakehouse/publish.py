@@ -34,7 +34,7 @@ from lakehouse.lake import Lakehouse
 from lakehouse.ledger import Metric, Publication
 from lakehouse.merging import Counts, Merged, first_version, merge, merged_already, put_back
 from lakehouse.openlineage import announce
-from lakehouse.quarantine import refuse
+from lakehouse.quarantine import refuse, refused_rows
 from lakehouse.restore import withdrawn
 from lakehouse.snapshot import Snapshot
 from lakehouse.staging import ROW_NUMBER, Batch, let_go, stage, staged
@@ -90,6 +90,8 @@ def publish(
     if done is None:
         with _engine_failures_explained(contract, batch):
             done = _through_the_gate(lake, contract, batch, kind, list(inputs))
+    if ERASED_RULE in json.loads(done.broken_rules):
+        _forget_the_erased(lake, batch)
     if not done.published:
         good = [p.version for p in lake.publications(contract.table) if p.published]
         raise AuditError.failed(contract.table, done.version, done.failed_checks, max(good, default=None))
@@ -205,8 +207,6 @@ def _through_the_gate(
     )
     lake.ledger.append([publication])
     announce(lake, publication)
-    if ERASED_RULE in counts.broken_rules:
-        _forget_the_erased(spark, lake, contract, batch)
     return publication
 
 
@@ -222,12 +222,13 @@ def _judged_and_merged(spark: SparkSession, lake: Lakehouse, contract: Contract,
         # One pass counts what every rule refused; position by position, for a rule's name may hold anything.
         erased = F.col(ERASED)
         refusals = [F.count_if(~erased & ~F.col(rule_column(name))) for name in rules]
-        counted = judged.agg(F.count_if(F.size(BROKEN) > 0), F.count_if(erased), *refusals).collect()
-        (broken, *refused) = counted[0]
+        every = F.count(F.lit(1))  # a batch that comes again may have lost the rows of who was erased meanwhile
+        counted = judged.agg(every, F.count_if(F.size(BROKEN) > 0), F.count_if(erased), *refusals).collect()
+        (came, broken, *refused) = counted[0]
         by_rule = {name: count for name, count in zip([ERASED_RULE, *rules], refused, strict=True) if count}
         quarantined = refuse(lake, batch, judged.where(F.size(BROKEN) > 0), broken)
-        counts = Counts(batch_id=batch.batch_id, rows_in=batch.rows, rows_quarantined=quarantined, broken_rules=by_rule)
-        if broken == batch.rows:
+        counts = Counts(batch_id=batch.batch_id, rows_in=came, rows_quarantined=quarantined, broken_rules=by_rule)
+        if broken == came:
             return counts
         good = judged.where(F.size(BROKEN) == 0).select(ROW_NUMBER, *[f"`{name}`" for name in contract.names])
         return merge(spark, lake, contract, batch, good, counts)
@@ -244,14 +245,20 @@ def _unchanged(lake: Lakehouse, contract: Contract, publications: Sequence[Publi
     return latest.version, Verdict((), (), latest.rows_total)
 
 
-def _forget_the_erased(spark: SparkSession, lake: Lakehouse, contract: Contract, batch: Batch) -> None:
-    """Leave no row of an erased person in the staged file."""
+def _forget_the_erased(lake: Lakehouse, batch: Batch) -> None:
+    """Leave no row of an erased person in the staged file; after a kill, publishing the batch again gets here too."""
     import io
 
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    found = typed_rows(spark, lake, contract, batch).where(ERASED).select(ROW_NUMBER).collect()
-    rows = pq.read_table(io.BytesIO(lake.storage.read(batch.path)))
-    stays = pa.compute.invert(pa.compute.is_in(rows[ROW_NUMBER], pa.array([row[0] for row in found], pa.int64())))
-    let_go(lake, contract.table, batch.batch_id, rest=rows.filter(stays))
+    refused = refused_rows(lake, batch.table, [("batch_id", "=", batch.batch_id)])
+    theirs = [row.quarantined.row_number for row in refused if ERASED_RULE in row.quarantined.rules]
+    try:
+        rows = pq.read_table(io.BytesIO(lake.storage.read(batch.path)))
+    except FileNotFoundError:  # let go as a whole
+        return
+    found = pc.is_in(rows[ROW_NUMBER], pa.array(theirs, pa.int64()))
+    if pc.any(found).as_py():
+        let_go(lake, batch.table, batch.batch_id, rest=rows.filter(pc.invert(found)))

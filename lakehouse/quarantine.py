@@ -1,14 +1,16 @@
 """What becomes of a refused row? It waits in the quarantine until it is corrected and sent again, or discarded.
 
 The quarantine lies beside its table and is only added to, and so are the decisions on its rows (the ledger's
-``quarantine_fates``). Rows quarantined = open + requeued + discarded, always; rows of a batch that was judged again and
-came out otherwise are set aside as ``rejudged`` and count no more.
+``quarantine_fates``). Rows quarantined = open + requeued + discarded, always. Rows set aside as ``rejudged`` count no
+more: their batch was judged again and came out otherwise, or it held corrections and was not published, so that the
+rows it was to correct are open again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -16,9 +18,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lakehouse import pointer
 from lakehouse.declaring import read_contract
 from lakehouse.errors import QuarantineError
-from lakehouse.judging import AS_IT_CAME, BROKEN, ERASED_RULE
+from lakehouse.judging import AS_IT_CAME, BROKEN, ERASED_RULE, check_columns
 from lakehouse.lake import Lakehouse
 from lakehouse.ledger import Fate
 from lakehouse.merging import application
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 Row = TypeVar("Row", bound=Table)
+
+#: What the ids of batches of corrected rows begin with; their number follows, so that a claim in part shows.
+_REQUEUE = "requeue-"
 
 
 class Quarantined(BaseModel):
@@ -54,6 +60,7 @@ class RefusedRow(BaseModel):
     Attributes:
         quarantined: the row.
         fate: open; or requeued, in the batch ``requeued_in``; discarded, for ``reason``; rejudged with its batch.
+        decisions: how many the ledger had when this was read; the next one is made on top of these.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -62,6 +69,7 @@ class RefusedRow(BaseModel):
     fate: Literal["open", "requeued", "discarded", "rejudged"] = "open"
     requeued_in: str = ""
     reason: str = ""
+    decisions: int = 0
 
     @property
     def values(self) -> dict[str, object]:
@@ -86,61 +94,63 @@ def quarantined(lake: Lakehouse, name: str) -> Snapshot[Table] | None:
 
 def refused_rows(lake: Lakehouse, name: str, where: Sequence[Condition] = ()) -> list[RefusedRow]:
     """Every refused row of a table with its fate, oldest first; ``where``: conditions on the quarantine's columns."""
-    snapshot = quarantined(lake, name)
-    if snapshot is None:
-        return []
-    from lakehouse.arrow import records
-
-    rows = [Quarantined.model_validate(record) for record in records(snapshot.arrow(where=where))]
-    rows.sort(key=lambda row: (row.quarantined_at, row.row_number))
-    decided: dict[str, Fate] = {}
-    for fate in sorted(lake.ledger.read(Fate, where=[("table_name", "=", name)]), key=lambda fate: fate.number):
-        decided[fate.quarantine_id] = fate
-    publications = lake.publications(name)
-    refused = {p.batch_id for p in publications} - {p.batch_id for p in publications if p.published}
-    return [_with_fate(row, decided.get(row.quarantine_id), refused) for row in rows]
+    return _rows(lake, name, where)
 
 
-def requeue(
-    lake: Lakehouse, row_model: type[Row], corrected: Mapping[str, Mapping[str, object]], *, day: date | None = None
-) -> Snapshot[Row]:
+def requeue(lake: Lakehouse, row_model: type[Row], corrected: Mapping[str, Mapping[str, object]]) -> Snapshot[Row]:
     """Send corrected rows through the gate again, as a batch of kind ``requeue``, and return what readers now get.
 
     The same correction again finishes what a kill has interrupted and changes nothing else. A row that breaks a rule
-    again is quarantined anew; if the batch fails its audit, its rows are open again.
+    again is quarantined anew, under the batch of its correction, and open; if that batch fails its audit or a restore
+    withdraws it, the rows it was to correct are open again. The rows bring the table to no later day than it stands at.
 
     Args:
         lake: the lake.
         row_model: of the table.
         corrected: by quarantine id, the columns to change and their values; a column that is not named stays.
-        day: the day whose end the rows bring the table to (default: the newest of the batches that brought them).
 
     Raises:
-        QuarantineError: a row is not there, was decided about, or names an erased person.
+        QuarantineError: a row is not there, was decided about, names an erased person, or can't be corrected so.
+        BatchSchemaError: the row lacks a column that the contract requires by now; nothing was written.
+        AuditError: the corrected rows were not published, and the rows are open as before.
     """
     import pyarrow as pa
 
     from lakehouse.publish import publish
-    from lakehouse.staging import stage
+    from lakehouse.staging import stage, staged
 
     contract = row_model.contract
-    rows = _chosen(lake, contract.table, corrected)
+    name = contract.table
     unknown = [column for changes in corrected.values() for column in changes if column not in contract.names]
     if unknown:
-        raise QuarantineError.column(contract.table, unknown[0], contract.names)
+        raise QuarantineError.column(name, unknown[0], contract.names)
+    rows = _chosen(lake, name, corrected)
+    erased = [row.quarantined.quarantine_id for row in rows if ERASED_RULE in row.quarantined.rules]
+    if erased:
+        raise QuarantineError.erased(name, erased[0])
     records = [{**row.values, **corrected[row.quarantined.quarantine_id]} for row in rows]
-    text = [{name: _as_text(record.get(name)) for name in contract.names} for record in records]
-    digest = hashlib.sha256(json.dumps([sorted(corrected), text], sort_keys=True, default=str).encode()).hexdigest()
-    batch_id = f"requeue-{digest[:16]}"
+    text = [{column: _as_text(record.get(column)) for column in contract.names} for record in records]
+    digest = hashlib.sha256(
+        json.dumps([[row.quarantined.quarantine_id for row in rows], text], sort_keys=True, default=str).encode()
+    ).hexdigest()
+    batch_id = f"{_REQUEUE}{len(rows)}-{digest[:16]}"
+    publications = lake.publications(name)
+    # Corrections are of the table as it stands: on a day of the past they would bring that day what came later.
+    day = max([*(row.quarantined.day for row in rows), *(p.day for p in pointer.standing(publications))])
     taken = [row for row in rows if row.fate != "open" and row.requeued_in != batch_id]
+    for other in dict.fromkeys(row.requeued_in for row in taken if row.fate == "requeued"):
+        if all(p.batch_id != other for p in publications):  # a kill has kept another correction from its verdict
+            waiting = staged(lake, row_model, batch_id=other, day=day)
+            if waiting is not None:
+                publish(lake, row_model, waiting, kind="requeue")
     if taken:
-        raise QuarantineError.decided(contract.table, taken[0].quarantined.quarantine_id, taken[0].fate)
-    lacking = [name for name in contract.names if all(name not in record for record in records)]
-    brought = [name for name in contract.names if name not in lacking]
-    table = pa.table({name: _column([record[name] for record in text]) for name in brought})
-    batch = stage(lake, row_model, table, batch_id=batch_id, day=day or max(row.quarantined.day for row in rows))
+        raise QuarantineError.decided(name, taken[0].quarantined.quarantine_id, taken[0].fate)
+    brought = [column for column in contract.names if any(column in record for record in records)]
+    table = pa.table({column: _column(name, column, [record[column] for record in text]) for column in brought})
+    batch = stage(lake, row_model, table, batch_id=batch_id, day=day)
+    check_columns(lake, contract, batch)
     # The claim comes first: a row is never sent twice, and after a kill the same correction goes on from here.
-    _decide(lake, contract.table, [row for row in rows if row.fate == "open"], "requeued", batch_id=batch_id)
+    _decide(lake, name, [row for row in rows if row.fate == "open"], "requeued", batch_id=batch_id)
     return publish(lake, row_model, batch, kind="requeue")
 
 
@@ -148,8 +158,10 @@ def discard(lake: Lakehouse, name: str, quarantine_ids: Sequence[str], reason: s
     """Close open rows for good; the reason stays in the ledger.
 
     Raises:
-        QuarantineError: a row is not there, or was decided about.
+        QuarantineError: a row is not there or was decided about, or the reason is empty.
     """
+    if not reason.strip():
+        raise QuarantineError.reason(name)
     rows = _chosen(lake, name, quarantine_ids)
     taken = [row for row in rows if row.fate != "open"]
     if taken:
@@ -180,20 +192,22 @@ def refuse(lake: Lakehouse, batch: Batch, bad: DataFrame, count: int) -> int:
     if quarantined(lake, batch.table) is not None:
         last = open_delta(uri).transaction_version(application(batch))
         number = -1 if last is None else last
-    closed: list[int] = []
     if number >= 0:
         found = {row[0]: sorted(row[1]) for row in bad.select(ROW_NUMBER, BROKEN).collect()}
-        earlier = [
-            r for r in refused_rows(lake, batch.table, [("batch_id", "=", batch.batch_id)]) if r.fate != "rejudged"
-        ]
+        where: list[Condition] = [("batch_id", "=", batch.batch_id)]
+        earlier = [r for r in _rows(lake, batch.table, where, judging=batch.batch_id) if r.fate != "rejudged"]
         if found == {r.quarantined.row_number: sorted(r.quarantined.rules) for r in earlier}:
             return len(found)
-        _decide(lake, batch.table, [r for r in earlier if r.fate == "open"], "rejudged")
-        closed = [r.quarantined.row_number for r in earlier if r.fate != "open"]
-        bad = bad.where(~F.col(ROW_NUMBER).isin(closed)) if closed else bad
-        count = len(found.keys() | set(closed))
-    if count == len(closed):
-        return count
+        # A row that was decided about stays so while it is refused; one that is good by now comes in with its batch.
+        closed = [r for r in earlier if r.fate != "open" and r.quarantined.row_number in found]
+        _decide(lake, batch.table, [r for r in earlier if r not in closed], "rejudged")
+        numbers = [r.quarantined.row_number for r in closed]
+        bad = bad.where(~F.col(ROW_NUMBER).isin(numbers)) if numbers else bad
+        count = len(found)
+        if count == len(numbers):
+            return count
+    if count == 0:
+        return 0
     create(uri, QUARANTINE)
     suffix = f"~{number + 1}" if number >= 0 else ""
     rows = bad.select(
@@ -210,21 +224,47 @@ def refuse(lake: Lakehouse, batch: Batch, bad: DataFrame, count: int) -> int:
     return count
 
 
-def _with_fate(row: Quarantined, fate: Fate | None, refused: set[str]) -> RefusedRow:
-    if fate is None or (fate.fate == "requeued" and fate.batch_id in refused):
-        return RefusedRow(quarantined=row)
-    return RefusedRow(quarantined=row, fate=fate.fate, requeued_in=fate.batch_id, reason=fate.reason)
+def _rows(lake: Lakehouse, name: str, where: Sequence[Condition], *, judging: str = "") -> list[RefusedRow]:
+    """``refused_rows``; those of the batch that is being judged are not set aside for what became of it before."""
+    snapshot = quarantined(lake, name)
+    if snapshot is None:
+        return []
+    from lakehouse.arrow import records
+
+    rows = [Quarantined.model_validate(record) for record in records(snapshot.arrow(where=where))]
+    rows.sort(key=lambda row: (row.quarantined_at, row.row_number))
+    decided: dict[str, Fate] = {}
+    for newer in sorted(lake.ledger.read(Fate, where=[("table_name", "=", name)]), key=lambda fate: fate.number):
+        decided[newer.quarantine_id] = newer
+    publications = lake.publications(name)
+    good = {p.batch_id for p in pointer.standing(publications)}
+    # Not published, withdrawn, or claimed in part only: another process has decided about one of its rows first.
+    claims = Counter(fate.batch_id for fate in decided.values() if fate.fate == "requeued")
+    void = {p.batch_id for p in publications} - good
+    void |= {batch for batch, claimed in claims.items() if batch not in good and claimed != int(batch.split("-")[1])}
+    aside = {p.batch_id for p in publications if p.kind == "requeue"} - good - {judging}
+    found = []
+    for row in rows:
+        last = decided.get(row.quarantine_id)
+        made = 0 if last is None else last.number + 1
+        if last is not None and not (last.fate == "requeued" and last.batch_id in void):
+            decision = {"fate": last.fate, "requeued_in": last.batch_id, "reason": last.reason}
+        else:
+            decision = {"fate": "rejudged" if row.batch_id in aside else "open"}
+        found.append(RefusedRow.model_validate({"quarantined": row, "decisions": made, **decision}))
+    return found
 
 
 def _chosen(lake: Lakehouse, name: str, quarantine_ids: Iterable[str]) -> list[RefusedRow]:
+    """The rows of these ids, oldest first."""
     wanted = list(dict.fromkeys(quarantine_ids))
+    if not wanted:
+        raise QuarantineError.nothing(name)
     found = {row.quarantined.quarantine_id: row for row in refused_rows(lake, name, [("quarantine_id", "in", wanted)])}
     for quarantine_id in wanted:
         if quarantine_id not in found:
             raise QuarantineError.unknown(name, quarantine_id)
-        if ERASED_RULE in found[quarantine_id].quarantined.rules:
-            raise QuarantineError.erased(name, quarantine_id)
-    return [found[quarantine_id] for quarantine_id in wanted]
+    return list(found.values())
 
 
 def _decide(
@@ -237,27 +277,22 @@ def _decide(
     reason: str = "",
 ) -> None:
     """Append the decision on each row; QuarantineError if another process has decided first."""
-    if not rows:
-        return
-    ids = [row.quarantined.quarantine_id for row in rows]
-    where: list[Condition] = [("table_name", "=", name), ("quarantine_id", "in", ids)]
-    past = [f.quarantine_id for f in lake.ledger.read(Fate, where=where)]
     now = datetime.now(UTC)
     decisions = [
         Fate(
-            fate_id=f"{name}/{quarantine_id}/{past.count(quarantine_id)}",
+            fate_id=f"{name}/{row.quarantined.quarantine_id}/{row.decisions}",
             table_name=name,
-            quarantine_id=quarantine_id,
-            number=past.count(quarantine_id),
+            quarantine_id=row.quarantined.quarantine_id,
+            number=row.decisions,
             fate=fate,
             batch_id=batch_id,
             reason=reason,
             decided_at=now,
         )
-        for quarantine_id in ids
+        for row in rows
     ]
     lake.ledger.append(decisions)  # a key that is there stays as it is: the first decision counts
-    landed = {f.fate_id: f for f in lake.ledger.read(Fate, where=where)}
+    landed = {f.fate_id: f for f in lake.ledger.read(Fate, where=[("table_name", "=", name)])}
     for decision in decisions:
         first = landed[decision.fate_id]
         if (first.fate, first.batch_id) != (fate, batch_id):
@@ -273,10 +308,11 @@ def _as_text(value: object) -> object:
     return value.isoformat() if isinstance(value, (date, datetime)) else str(value)
 
 
-def _column(values: Sequence[object]) -> pa.Array:
-    """Text, or lists and objects; text for all where a row has neither."""
+def _column(table: str, column: str, values: Sequence[object]) -> pa.Array:
+    """Text, or lists and objects."""
     import pyarrow as pa
 
-    if any(isinstance(value, (list, dict)) for value in values):
-        return pa.array([value if isinstance(value, (list, dict)) else None for value in values])
-    return pa.array(values, pa.string())
+    try:
+        return pa.array(values, None if any(isinstance(value, (list, dict)) for value in values) else pa.string())
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise QuarantineError.mixed(table, column) from error

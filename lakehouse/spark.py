@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,9 @@ EXCLUDED = ("net.sourceforge.f2j:arpack_combined_all", "software.amazon.glue:dqd
 
 JAVA_VERSION = 17
 
+#: Two threads that ask at once get one session; while it starts, the process's standard error is sent elsewhere.
+_STARTING = threading.Lock()
+
 
 def spark_session(root: str | None = None, *, record_classes: Path | None = None) -> SparkSession:
     """The process's Spark session, started on first use (about 5 s).
@@ -56,9 +60,14 @@ def spark_session(root: str | None = None, *, record_classes: Path | None = None
     # Executors must run this interpreter, whatever PATH says.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    with _STARTING:
+        return _running_or_started(root, settings, on_s3, record_classes)
+
+
+def _running_or_started(root: str | None, settings: Settings, on_s3: bool, record_classes: Path | None) -> SparkSession:
     from pyspark.sql import SparkSession
 
-    active = SparkSession.getActiveSession()
+    active = _running()
     if active is not None:
         if on_s3 and active.conf.get(_S3_FILE_SYSTEM, None) is None:
             raise SparkStartError(
@@ -114,9 +123,8 @@ def stop_spark() -> None:
     if "pyspark" not in sys.modules:
         return
     from pyspark import SparkContext
-    from pyspark.sql import SparkSession
 
-    session = SparkSession.getActiveSession()
+    session = _running()
     if session is None:
         return
     gateway = SparkContext._gateway
@@ -132,6 +140,14 @@ def stop_spark() -> None:
         process.wait(timeout=120)  # one that records its classes writes them now
     SparkContext._gateway = None
     SparkContext._jvm = None
+
+
+def _running() -> SparkSession | None:
+    """The process's session, whichever thread started it; Spark's own ``getActiveSession`` knows only the thread's."""
+    from pyspark.sql import SparkSession
+
+    session: SparkSession | None = SparkSession._instantiatedSession
+    return None if session is None or session._sc._jsc is None else session
 
 
 def java_home() -> Path:

@@ -37,22 +37,25 @@ _ERRORS = {
 def broken_rule(lake: Lakehouse, table: DeltaTable, row_model: type[Table], rule: Rule) -> Broken:
     """The stored rows that the declared column's own validation refuses for this rule; reads one column and the key."""
     contract = row_model.contract
-    top = rule.top
     if rule.kind == "references":
-        column = contract.column(top)
+        column = contract.column(rule.column)
         assert column.references is not None
         target = lake.latest(declared_tables()[column.references.table])
         known = set(target.arrow([column.references.column]).column(0).to_pylist()) | {None}
         return _counted(
-            contract, ([row for row in rows if row[top] not in known] for rows in _rows(table, contract, top))
+            contract,
+            ([row for row in rows if row[rule.column] not in known] for rows in _rows(table, contract, rule.column)),
         )
-    field = row_model.model_fields[top]
+    field = row_model.model_fields[rule.column]
     # A call, since the type is made here. Markers such as Key mean nothing to pydantic, which leaves them alone.
     declared: Any = getitem(cast(Any, Annotated), (field.annotation, None, *field.metadata))
     adapter: TypeAdapter[Any] = TypeAdapter(list[declared])
     return _counted(
         contract,
-        ([rows[n] for n in _refused(adapter, [r[top] for r in rows], rule)] for rows in _rows(table, contract, top)),
+        (
+            [rows[n] for n in _refused(adapter, [r[rule.column] for r in rows], rule)]
+            for rows in _rows(table, contract, rule.column)
+        ),
     )
 
 
@@ -76,7 +79,7 @@ def _rows(table: DeltaTable, contract: Contract, column: str) -> Iterator[list[d
 
 def _refused(adapter: TypeAdapter[Any], values: list[Any], rule: Rule) -> list[int]:
     """Places of the values that break this very rule."""
-    if rule.kind == "required" and not rule.steps:
+    if rule.kind == "required":
         return [n for n, value in enumerate(values) if value is None]
     try:
         adapter.validate_python(values)

@@ -31,7 +31,7 @@ class StoredColumn(BaseModel):
         event_time: decides which of two rows with one key is the newer.
         subject: identifies a person.
         cluster: place among the columns that maintenance clusters by, from 0.
-        rules: column (with the path into it), kind and value of each rule.
+        rules: column, kind and value of each rule.
     """
 
     model_config = ConfigDict(frozen=True)

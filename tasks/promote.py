@@ -25,7 +25,8 @@ REGISTERED_MODEL = "millrace-recommender"
 METRIC = "NDCG@10"
 #: What a challenger must beat: what people would pick instead.
 BASELINES = ("popularity", "recent popularity", "item-kNN", "EASE")
-#: The slowest that answering one user may be, on the machine that judges: 95 of 100 answers in so many milliseconds.
+#: What 95 of 100 answers to one user may cost, in milliseconds of CPU time: the clock on the wall would judge the
+#: machine's other work too.
 MAX_MILLISECONDS = 50.0
 #: The largest that a model's files may be, MiB.
 MAX_MEBIBYTES = 256.0
@@ -119,7 +120,8 @@ def judge(training_set: TrainingSet, model: Model, comparison: Comparison, views
         Gate(
             gate="latency",
             passed=milliseconds <= MAX_MILLISECONDS,
-            reason=f"95 of 100 answers take {milliseconds:.1f} ms or less; {MAX_MILLISECONDS:g} ms are allowed.",
+            reason=f"95 of 100 answers take {milliseconds:.1f} ms of CPU time or less; "
+            f"{MAX_MILLISECONDS:g} ms are allowed.",
             inputs={"p95_milliseconds": milliseconds, "limit": MAX_MILLISECONDS},
         )
     )
@@ -194,7 +196,7 @@ def tracking_uri() -> str:
 
 
 def _answer_milliseconds(training_set: TrainingSet, model: Model, answers: int = 100) -> float:
-    """How long one user's ten recommendations out of all items take: the 95th percentile, in milliseconds."""
+    """What one user's ten recommendations out of all items cost: the 95th percentile, in milliseconds of CPU time."""
     import numpy as np
 
     from models.interactions import Histories, Query, int64_column
@@ -208,9 +210,9 @@ def _answer_milliseconds(training_set: TrainingSet, model: Model, answers: int =
         one = users.slice(row % users.num_rows, 1)
         histories = Histories.of(interactions, int64_column(one, "user_id", "users"), training_set.cutoff)
         query = Query(histories, one, items, training_set.cutoff)
-        started = time.perf_counter()
+        started = time.process_time()
         recommender.recommend(query, 10)
-        took.append((time.perf_counter() - started) * 1000)
+        took.append((time.process_time() - started) * 1000)
     return float(np.percentile(took, 95))
 
 

@@ -202,8 +202,16 @@ def test_hostile_text_is_shown_and_neither_obeyed_nor_lost(millrace: Millrace) -
 def test_describe_tells_columns_types_and_rules(millrace: Millrace) -> None:
     text = millrace("describe", "ratings").stdout
     assert "| rating | float | required | ge 0.5, le 5 | Stars, from 0.5 to 5. |" in text
+    assert "- `Mean(rating) ge 2.5 le 4.5`" in text
     described = document(millrace("describe", "ratings", "--format", "json"))
     assert described["columns"][0]["references"] == "users.user_id"
+
+
+def test_describe_gives_the_json_schema_of_a_row(millrace: Millrace) -> None:
+    schema = document(millrace("describe", "ratings", "--format", "json-schema"))
+    assert (schema["title"], schema["properties"]["rating"]["maximum"]) == ("ratings", 5)
+    refused = millrace("describe", "loose", "--format", "json-schema")
+    assert (refused.exit_code, "MR-UNDECLARED" in refused.stderr) == (1, True)
 
 
 def test_describe_needs_no_lake_for_a_declared_table(millrace: Millrace, tmp_path: Path) -> None:

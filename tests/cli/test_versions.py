@@ -125,6 +125,7 @@ def test_check_fails_with_the_rule_the_count_and_the_key(millrace: Millrace) -> 
         "rating le 5",
         "user_id references users.user_id",
         "key user_id, item_id",
+        "fresh within 2 days, 0:00:00",
         "published",
     }
     assert "1 row(s)" in failed["rating le 5"] and "user_id 77" in failed["user_id references users.user_id"]

@@ -1,16 +1,23 @@
-"""A small world for the gate's tests: five users and five movies, published without Spark, that ratings refer to."""
+"""A small world for the gate's tests: five users and five movies, published without Spark, that ratings refer to.
+
+And a table that has a column of every kind.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, date, datetime
+import enum
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Literal, Protocol
 
 import pytest
 from deltalake import write_deltalake
+from hypothesis import strategies as st
+from pydantic import Field
 
-from lakehouse import Lakehouse
+from lakehouse import EventTime, Key, Lakehouse
 from lakehouse.arrow import to_arrow
 from lakehouse.delta_schema import create_table
 from lakehouse.ledger import Publication
@@ -103,3 +110,88 @@ def put() -> Put:
         return table.version()
 
     return put
+
+
+class Mood(enum.StrEnum):
+    CALM = "calm"
+    WILD = "wild"
+
+
+@pytest.fixture(scope="session")
+def every_kind() -> Iterator[type[Table]]:
+    """A row model with every kind of column and every rule that holds for one value."""
+    declared = dict(Table._registry)
+
+    class EveryKind(Table, name="every_kind"):
+        """All that a column can be."""
+
+        number: Annotated[int, Key(), Field(ge=-5, le=5000, description="Its number.")]
+        code: Annotated[str, Key(), Field(min_length=1, max_length=9)]
+        even: Annotated[int | None, Field(multiple_of=2)]
+        share: Annotated[float, Field(gt=0, lt=1)]
+        level: float | None
+        price: Annotated[Decimal, Field(ge=0, max_digits=9, decimal_places=2)]
+        ratio: Annotated[Decimal | None, Field(max_digits=4, decimal_places=4)]
+        huge: Annotated[Decimal, Field(max_digits=38, decimal_places=0)]
+        tiny: Annotated[Decimal, Field(max_digits=12, decimal_places=10)]
+        ready: bool
+        sure: bool | None
+        note: str | None
+        plate: Annotated[str, Field(pattern="^[A-Z]{1,3}-[0-9]+$")]
+        mood: Mood
+        size: Literal["s", "l"] | None
+        born: date
+        left: date | None
+        at: Annotated[datetime, EventTime()]
+        until: datetime | None
+        tags: Annotated[list[str], Field(max_length=3)]
+        scores: Annotated[list[float] | None, Field(min_length=1)]
+        grid: list[list[int]]
+
+    yield EveryKind
+    Table._registry.clear()
+    Table._registry.update(declared)
+
+
+@pytest.fixture(scope="session")
+def every_row(every_kind: type[Table]) -> st.SearchStrategy[Table]:
+    """Rows of it, up to the ends of what each engine keeps; floats that JSON can write."""
+    text = st.text(max_size=5)  # any but surrogates, which UTF-8 has not
+    instants = st.datetimes(datetime(1700, 1, 1), datetime(2250, 1, 1), timezones=st.just(UTC))
+    floats = st.floats(allow_nan=False, allow_infinity=False)
+    days = st.dates(date(1700, 1, 1), date(9999, 12, 31))
+    int64 = st.integers(-(2**63), 2**63 - 1)
+
+    def digits(before: int, after: int, *, signed: bool = True) -> st.SearchStrategy[Decimal]:
+        most = 10 ** (before + after) - 1
+        return st.integers(-most if signed else 0, most).map(lambda whole: Decimal(f"{whole}E-{after}"))
+
+    return st.builds(
+        every_kind.model_validate,
+        st.fixed_dictionaries(
+            {
+                "number": st.integers(-5, 5000),
+                "code": st.text(min_size=1, max_size=9),
+                "even": st.none() | st.integers(-(2**62), 2**62 - 1).map(lambda half: 2 * half),
+                "share": st.floats(0, 1, exclude_min=True, exclude_max=True),
+                "level": st.none() | floats,
+                "price": digits(7, 2, signed=False),
+                "ratio": st.none() | digits(0, 4),
+                "huge": digits(38, 0),
+                "tiny": digits(2, 10),
+                "ready": st.booleans(),
+                "sure": st.none() | st.booleans(),
+                "note": st.none() | text,
+                "plate": st.sampled_from(["A-1", "ABC-007"]),
+                "mood": st.sampled_from(Mood),
+                "size": st.sampled_from(["s", "l", None]),
+                "born": days,
+                "left": st.none() | days,
+                "at": instants,
+                "until": st.none() | instants.map(lambda at: at + timedelta(microseconds=1)),
+                "tags": st.lists(text, max_size=3),
+                "scores": st.none() | st.lists(floats, min_size=1, max_size=3),
+                "grid": st.lists(st.lists(int64, max_size=2), max_size=2),
+            }
+        ),
+    )

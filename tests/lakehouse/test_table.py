@@ -8,7 +8,17 @@ from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import pytest
-from pydantic import AwareDatetime, BaseModel, Field, ValidationError, create_model, field_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    Field,
+    ValidationError,
+    computed_field,
+    create_model,
+    field_serializer,
+    field_validator,
+    model_serializer,
+)
 
 from lakehouse import EventTime, Key, References, Subject, Table
 from lakehouse.arrow import arrow_schema, to_arrow
@@ -196,6 +206,67 @@ def test_what_only_python_would_check_is_refused() -> None:
 
     with pytest.raises(ContractError, match="_even"):
         read_contract(Checked, "things")
+
+
+def test_a_serializer_or_a_computed_field_is_refused_by_name() -> None:
+    class Serialized(BaseModel):
+        id: Annotated[int, Key()]
+
+        @field_serializer("id")
+        def _as_text(self, value: int) -> str:
+            return str(value)
+
+    class Whole(BaseModel):
+        id: Annotated[int, Key()]
+
+        @model_serializer
+        def _as_list(self) -> list[int]:
+            return [self.id]
+
+    class Computed(BaseModel):
+        id: Annotated[int, Key()]
+
+        @computed_field  # type: ignore[prop-decorator]
+        @property
+        def double(self) -> int:
+            return 2 * self.id
+
+    for model, said in ((Serialized, "serializer '_as_text'"), (Whole, "'_as_list'"), (Computed, "field 'double'")):
+        with pytest.raises(ContractError, match=said):
+            read_contract(model, "things")
+
+
+def test_bounds_of_decimals_are_kept_digit_by_digit() -> None:
+    size: Any = {"max_digits": 30, "decimal_places": 12}
+    low, high = Decimal("0.100000000000"), Decimal("123456789012345678.000000000001")
+    contract = contract_of(Annotated[Decimal, Field(ge=low, lt=high, **size)])
+    assert {rule.name for rule in contract.rules} >= {"value ge 0.100000000000", f"value lt {high}"}
+    whole = contract_of(Annotated[Decimal, Field(gt=Decimal("1E+2"), le=1000, **size)])
+    assert [(rule.kind, rule.value) for rule in whole.rules if rule.kind in ("gt", "le")] == [("gt", 100), ("le", 1000)]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "message"),
+    [
+        (Annotated[Decimal, Field(ge=0.1, max_digits=4, decimal_places=2)], r"decimal\(4,2\) by a float"),
+        (Annotated[Decimal, Field(ge=Decimal("Infinity"), max_digits=4, decimal_places=2)], "Infinity"),
+        (Annotated[int, Field(ge=Decimal(1))], "bounds a int by a Decimal"),
+        (Annotated[float, Field(lt=Decimal("0.1"))], "bounds a float by a Decimal"),
+    ],
+)
+def test_a_bound_of_another_kind_of_number_is_refused(annotation: object, message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        contract_of(annotation)
+
+
+@pytest.mark.parametrize(
+    "kind", [float, bool, date, datetime, list[str], Annotated[Decimal, Field(max_digits=4, decimal_places=0)]]
+)
+def test_a_person_is_identified_by_a_number_or_a_text_alone(kind: Any) -> None:
+    for allowed in (int, str):
+        assert contract_of(Annotated[allowed, Subject()]).column("value").subject
+    with pytest.raises(ContractError, match="can't identify a person"):
+        contract_of(Annotated[kind, Subject()])
 
 
 def test_an_unknown_class_argument_is_refused_with_the_nearest_name() -> None:

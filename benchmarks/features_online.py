@@ -29,8 +29,8 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
 from features.store import FeatureStore
+from lakehouse.contracts.table import EventTime, Key, Table
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import EventTime, Key, Table
 
 DAY = date(2026, 1, 1)
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -98,7 +98,7 @@ def make_table(uri: str, rows: int) -> None:
     """The first version, in files of at most a million rows a partition, as a compacted table would be."""
     from deltalake import DeltaTable, write_deltalake
 
-    from lakehouse.delta_schema import create
+    from lakehouse.contracts.delta_schema import create
 
     create(uri, Event.contract)
     for first in range(0, rows, FILE_ROWS):
@@ -158,9 +158,9 @@ Figures = dict[str, float]
 
 def measure_publishing(lake: Lakehouse, folder: str, rows: int, batch: int, repeat: int) -> Figures:
     """One batch through the gate, against a bare MERGE of the same rows and a bare Deequ run on them."""
-    from lakehouse.publish import publish
+    from lakehouse.gate.publish import publish
+    from lakehouse.gate.staging import stage
     from lakehouse.spark import spark_session
-    from lakehouse.staging import stage
 
     bare = f"{folder}/bare"
     for uri in (lake.uri("events"), bare):

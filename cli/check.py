@@ -15,8 +15,8 @@ def check(reference: str, output_format: str) -> None:
     """Check REFERENCE (ratings, ratings@12) against its row model.
 
     Its rows are read as they are stored. Exit status 1 if anything fails."""
-    from lakehouse.checks import Check
-    from lakehouse.checks import check as checked
+    from lakehouse.query.checks import Check
+    from lakehouse.query.checks import check as checked
 
     found = checked(open_lake(), reference)
     show_records(list(Check.model_fields), [record_of(one) for one in found], output_format, total=len(found))

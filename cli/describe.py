@@ -10,7 +10,7 @@ from cli.lake import open_lake
 from cli.output import format_option, printable, show_json
 
 if TYPE_CHECKING:
-    from lakehouse.table import Contract, Table
+    from lakehouse.contracts.table import Contract, Table
 
 Description = dict[str, object]
 
@@ -24,7 +24,7 @@ def describe(table: str, output_format: str) -> None:
     By its contract; a table that is not declared, by what is stored. ``--format json-schema`` is the JSON Schema of one
     row, for those who send rows."""
     import lakehouse.tables  # noqa: F401  (declares the project's tables)
-    from lakehouse.table import declared_tables
+    from lakehouse.contracts.table import declared_tables
 
     row_model = declared_tables().get(table)
     if output_format == "json-schema":
@@ -34,7 +34,7 @@ def describe(table: str, output_format: str) -> None:
     if output_format == "json":
         show_json({**description, "columns": columns})
     elif row_model:
-        from lakehouse.reference import markdown
+        from lakehouse.contracts.reference import markdown
 
         click.echo(markdown(row_model.contract))
     else:
@@ -42,8 +42,8 @@ def describe(table: str, output_format: str) -> None:
 
 
 def _show_json_schema(table: str, row_model: type[Table] | None) -> None:
+    from lakehouse.contracts.json_schema import json_schema
     from lakehouse.errors import UndeclaredError
-    from lakehouse.json_schema import json_schema
 
     if row_model is None:
         raise UndeclaredError.table(table)
@@ -79,9 +79,9 @@ def _declared(contract: Contract) -> tuple[Description, list[Description]]:
 
 
 def _stored(table: str) -> tuple[Description, list[Description]]:
+    from lakehouse.contracts.table import declared_tables
     from lakehouse.errors import UnknownTableError
     from lakehouse.snapshot import open_delta, schema_of
-    from lakehouse.table import declared_tables
 
     lake = open_lake()
     if table not in lake.names():

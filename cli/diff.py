@@ -12,7 +12,7 @@ from cli.lake import open_lake
 from cli.output import MAX_ROWS, Record, format_option, show_records
 
 if TYPE_CHECKING:
-    from lakehouse.diff import Diff, RowChange
+    from lakehouse.query.diff import Diff, RowChange
 
 
 @click.command()
@@ -25,7 +25,7 @@ def diff(before: str, after: str, key: tuple[str, ...], counts_only: bool, outpu
     """Show what changed from BEFORE to AFTER (ratings@1 ratings@2).
 
     Both name versions of one table. A changed row is shown with its key and the columns that differ."""
-    from lakehouse.diff import Diff
+    from lakehouse.query.diff import Diff
 
     lake = open_lake()
     found = Diff(lake.resolve(before), lake.resolve(after), key or None)

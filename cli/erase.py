@@ -11,7 +11,7 @@ from cli.lake import open_lake
 from cli.output import format_option, printable, show_json
 
 if TYPE_CHECKING:
-    from lakehouse.erasure import Certificate, Survey
+    from lakehouse.privacy.erasure import Certificate, Survey
 
 
 @click.command()
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def erase(subject: str, reason: str, requested_by: str, dry_run: bool, yes: bool, output_format: str) -> None:
     """Remove a person from every table, version and file, and refuse them from then on."""
     import features.tables  # noqa: F401  (declares them)
-    from lakehouse.erasure import erase as erase_subject
-    from lakehouse.erasure import survey
+    from lakehouse.privacy.erasure import erase as erase_subject
+    from lakehouse.privacy.erasure import survey
 
     column, equals, value = subject.partition("=")
     if not (column and equals and value):

@@ -13,7 +13,7 @@ from cli.output import console, format_option, printable, show_json
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from lakehouse.lineage import Edge, Graph
+    from lakehouse.tracing.lineage import Edge, Graph
 
 
 @click.command()
@@ -40,7 +40,7 @@ def lineage(what: str | None, direction: str, page: Path | None, emit: bool, out
         return
     if not what:
         raise click.UsageError("Name WHAT: a version, a batch, a run or a model, such as ratings@12.")
-    from lakehouse.lineage import lineage as traced
+    from lakehouse.tracing.lineage import lineage as traced
 
     graph = traced(open_lake(), what, cast(Literal["up", "down", "both"], direction))
     if page is not None:
@@ -58,8 +58,8 @@ def lineage(what: str | None, direction: str, page: Path | None, emit: bool, out
 
 def _emit() -> None:
     from lakehouse.errors import OpenLineageError
-    from lakehouse.openlineage import emit
     from lakehouse.settings import Settings
+    from lakehouse.tracing.openlineage import emit
 
     target = Settings().openlineage_url
     if not target:

@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lakehouse.lineage import Graph, Node
+    from lakehouse.tracing.lineage import Graph, Node
     from tasks.report.model import NodeKind
 
 

@@ -13,8 +13,8 @@ from cli.output import format_option, record_of, show_records
 @format_option("table", "json", "csv")
 def optimize(tables: tuple[str, ...], output_format: str) -> None:
     """Make few large files of many small ones, clustered as declared, where that pays; the rows stay the same."""
-    from lakehouse.optimize import OptimizeReport
-    from lakehouse.optimize import optimize as optimize_table
+    from lakehouse.upkeep.optimize import OptimizeReport
+    from lakehouse.upkeep.optimize import optimize as optimize_table
 
     lake = open_lake()
     records = [record_of(optimize_table(lake, name)) for name in tables or lake.names()]
@@ -27,8 +27,8 @@ def optimize(tables: tuple[str, ...], output_format: str) -> None:
 @format_option("table", "json", "csv")
 def vacuum(tables: tuple[str, ...], yes: bool, output_format: str) -> None:
     """Remove the files of versions that nobody needs: not published last, not pinned, not recent."""
-    from lakehouse.vacuum import VacuumReport
-    from lakehouse.vacuum import vacuum as vacuum_table
+    from lakehouse.upkeep.vacuum import VacuumReport
+    from lakehouse.upkeep.vacuum import vacuum as vacuum_table
 
     lake = open_lake()
     records = [record_of(vacuum_table(lake, name, dry_run=not yes)) for name in tables or lake.names()]
@@ -42,7 +42,7 @@ def vacuum(tables: tuple[str, ...], yes: bool, output_format: str) -> None:
 def maintain(output_format: str) -> None:
     """Optimize and vacuum every table, and write what was saved into the ledger."""
     from lakehouse.ledger import Maintenance
-    from lakehouse.maintenance import maintain as maintain_lake
+    from lakehouse.upkeep.maintenance import maintain as maintain_lake
 
     report = maintain_lake(open_lake())
     records = [record_of(row) for row in report.tables]

@@ -30,8 +30,8 @@ def pins() -> None:
 def list_pins(table: str | None, output_format: str) -> None:
     """List the pins of TABLE (default: of all): promoted models, kept runs, tags, and those set by hand."""
     from lakehouse.errors import UnknownTableError
-    from lakehouse.pins import Pin
-    from lakehouse.pins import pins as pins_of
+    from lakehouse.upkeep.pins import Pin
+    from lakehouse.upkeep.pins import pins as pins_of
 
     lake = open_lake()
     if table is not None and table not in lake.names():
@@ -47,7 +47,7 @@ def list_pins(table: str | None, output_format: str) -> None:
 @click.option("--until", type=click.DateTime(["%Y-%m-%d"]), help="When the pin ends by itself (UTC).")
 def add(reference: str, holder: str, reason: str, until: datetime | None) -> None:
     """Keep a version until it is released."""
-    from lakehouse.pins import pin
+    from lakehouse.upkeep.pins import pin
 
     snapshot = pin(open_lake(), reference, holder=holder, reason=reason, kept_until=until and until.replace(tzinfo=UTC))
     click.echo(f"{snapshot} is pinned for {holder}.")
@@ -58,7 +58,7 @@ def add(reference: str, holder: str, reason: str, until: datetime | None) -> Non
 @click.option("--holder", required=True, help="Who kept it.")
 def release(reference: str, holder: str) -> None:
     """Let a version go that was pinned by hand."""
-    from lakehouse.pins import release as release_pin
+    from lakehouse.upkeep.pins import release as release_pin
 
     snapshot = release_pin(open_lake(), reference, holder=holder)
     click.echo(f"{snapshot} is no longer pinned for {holder}.")

@@ -10,8 +10,8 @@ from cli.lake import open_lake
 from cli.output import format_option, printable, show_json
 
 if TYPE_CHECKING:
-    from lakehouse.evolution import Plan
-    from lakehouse.table import Table
+    from lakehouse.contracts.evolution import Plan
+    from lakehouse.contracts.table import Table
 
 
 @click.command()
@@ -23,8 +23,8 @@ def plan(table: str | None, applying: bool, output_format: str) -> None:
 
     Of all tables, or of TABLE alone. Exit status 1 if a change is breaking."""
     from cli.touched import with_dependents
-    from lakehouse.evolution import apply
-    from lakehouse.evolution import plan as planned
+    from lakehouse.contracts.evolution import apply
+    from lakehouse.contracts.evolution import plan as planned
 
     lake = open_lake()
     plans = with_dependents([planned(lake, row_model) for row_model in _chosen(table)])
@@ -44,9 +44,9 @@ def plan(table: str | None, applying: bool, output_format: str) -> None:
 def _chosen(table: str | None) -> list[type[Table]]:
     """The row models to compare; the ledger's own tables only by name."""
     import features.tables  # noqa: F401  (declares the feature tables)
+    from lakehouse.contracts.table import declared_tables
     from lakehouse.errors import UnknownTableError
     from lakehouse.ledger import SYSTEM_TABLES
-    from lakehouse.table import declared_tables
 
     known = declared_tables()
     if table is None:

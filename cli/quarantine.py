@@ -15,10 +15,10 @@ from cli.lake import open_lake
 from cli.output import format_option, plain, printable, record_of, show_json, show_records
 
 if TYPE_CHECKING:
-    from lakehouse.contract import Contract
+    from lakehouse.contracts.contract import Contract
+    from lakehouse.contracts.table import Table
+    from lakehouse.gate.quarantine import RefusedRow
     from lakehouse.lake import Lakehouse
-    from lakehouse.quarantine import RefusedRow
-    from lakehouse.table import Table
 
 _ROW = "ROW"
 _TABLE = ("quarantine_id", "rules", "row", "quarantined_at", "fate")
@@ -36,7 +36,7 @@ def quarantine() -> None:
 @format_option("table", "json", "csv")
 def list_rows(table: str, every: bool, output_format: str) -> None:
     """List the open rows of TABLE with every rule they broke, newest first."""
-    from lakehouse.quarantine import Quarantined, RefusedRow, refused_rows
+    from lakehouse.gate.quarantine import Quarantined, RefusedRow, refused_rows
 
     rows = [row for row in refused_rows(_lake_with(table), table) if every or row.fate == "open"]
     rows.sort(key=lambda row: (row.quarantined.quarantined_at, -row.quarantined.row_number), reverse=True)
@@ -51,7 +51,7 @@ def list_rows(table: str, every: bool, output_format: str) -> None:
 def show(table: str, row: str, output_format: str) -> None:
     """Show one refused row, such as 1998-03-01/7: its values, each rule it broke, and what became of it."""
     from lakehouse.errors import QuarantineError
-    from lakehouse.quarantine import refused_rows
+    from lakehouse.gate.quarantine import refused_rows
 
     found = refused_rows(_lake_with(table), table, [(_ID, "=", row)])
     if not found:
@@ -78,8 +78,8 @@ def show(table: str, row: str, output_format: str) -> None:
 def requeue(table: str, rows: Sequence[str], changes: Sequence[str], path: Path | None, output_format: str) -> None:
     """Correct open rows of TABLE and send them through the gate again, as one batch."""
     import features.tables  # noqa: F401  (declares them)
-    from lakehouse.quarantine import refused_rows
-    from lakehouse.quarantine import requeue as send_again
+    from lakehouse.gate.quarantine import refused_rows
+    from lakehouse.gate.quarantine import requeue as send_again
 
     if (path is None) != bool(rows) or (path is not None and changes):
         raise click.UsageError("Give rows, with --set, or a --file of corrected rows.")
@@ -108,15 +108,15 @@ def requeue(table: str, rows: Sequence[str], changes: Sequence[str], path: Path 
 @click.option("--reason", required=True, help="Why; the ledger keeps it.")
 def discard(table: str, rows: Sequence[str], reason: str) -> None:
     """Close open rows of TABLE without sending them again; they stay in the quarantine."""
-    from lakehouse.quarantine import discard as close
+    from lakehouse.gate.quarantine import discard as close
 
     close(_lake_with(table), table, rows, reason)
     click.echo(f"{len(set(rows))} row(s) discarded.")
 
 
 def _lake_with(table: str) -> Lakehouse:
+    from lakehouse.contracts.table import declared_tables
     from lakehouse.errors import UnknownTableError
-    from lakehouse.table import declared_tables
 
     lake = open_lake()
     known = {*lake.names(), *declared_tables()}
@@ -126,8 +126,8 @@ def _lake_with(table: str) -> Lakehouse:
 
 
 def _declared(table: str) -> type[Table]:
+    from lakehouse.contracts.table import declared_tables
     from lakehouse.errors import UndeclaredError
-    from lakehouse.table import declared_tables
 
     if table not in declared_tables():
         raise UndeclaredError.table(table)
@@ -195,7 +195,7 @@ def _read(path: Path) -> object:
     if kind == ".parquet":
         import pyarrow.parquet as pq
 
-        from lakehouse.arrow import records
+        from lakehouse.contracts.arrow import records
 
         return list(records(pq.read_table(path)))
     raise ValueError("its name ends in neither .json, .csv nor .parquet")

@@ -14,8 +14,8 @@ from cli.output import format_option, show_json
 @format_option("text", "json")
 def restore(reference: str, yes: bool, output_format: str) -> None:
     """Publish an old version's rows again; batches published since are withdrawn and may come again."""
-    from lakehouse.restore import restore as restore_version
-    from lakehouse.restore import to_withdraw
+    from lakehouse.upkeep.restore import restore as restore_version
+    from lakehouse.upkeep.restore import to_withdraw
 
     lake = open_lake()
     target = lake.resolve(reference)

@@ -26,8 +26,8 @@ def sql(statement: str, output_format: str, output: Path | None) -> None:
     """
     if (output_format == "parquet") != (output is not None):
         raise click.UsageError("--format parquet and --output FILE go together; the other formats go to stdout.")
-    from lakehouse.arrow import records
-    from lakehouse.sql import query
+    from lakehouse.contracts.arrow import records
+    from lakehouse.query.sql import query
 
     result = query(open_lake(), statement)
     if output is not None:

@@ -18,7 +18,7 @@ def tag(reference: str | None, name: str | None, delete: bool, output_format: st
 
     From then on ratings@golden reads that version, and vacuum keeps it. A tag that is set already moves. Without NAME,
     the tags are listed, of one table if REFERENCE names it."""
-    from lakehouse import tags
+    from lakehouse.query import tags
 
     lake = open_lake()
     if delete:

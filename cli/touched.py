@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, get_args, get_origin
 
 if TYPE_CHECKING:
-    from lakehouse.evolution import Plan
+    from lakehouse.contracts.evolution import Plan
 
 
 def with_dependents(plans: list[Plan]) -> list[Plan]:
@@ -21,7 +21,7 @@ def with_dependents(plans: list[Plan]) -> list[Plan]:
     if not any(plan.changes for plan in plans):
         return plans
     from features.views import VIEW_TABLES
-    from lakehouse.table import declared_tables
+    from lakehouse.contracts.table import declared_tables
 
     tasks = dict(_tasks())
     prompts = dict(_prompts())

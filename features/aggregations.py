@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from lakehouse.table import Column, Contract
+from lakehouse.contracts.table import Column, Contract
 
 if TYPE_CHECKING:
     import polars as pl

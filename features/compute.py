@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from features.aggregations import FIRST_OF_DAY, Aggregation, Part, TogetherWith
-from lakehouse.arrow import arrow_schema
-from lakehouse.table import Contract
+from lakehouse.contracts.arrow import arrow_schema
+from lakehouse.contracts.table import Contract
 
 if TYPE_CHECKING:
     import polars as pl

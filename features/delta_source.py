@@ -19,8 +19,8 @@ from feast.type_map import pa_to_feast_value_type
 from feast.value_type import ValueType
 
 from features.errors import OfflineSourceError
+from lakehouse.contracts.table import Table, declared_tables
 from lakehouse.snapshot import Snapshot, open_delta, schema_of
-from lakehouse.table import Table, declared_tables
 
 
 class DeltaSource(DataSource):

@@ -41,7 +41,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from features.errors import DriftColumnError
-from lakehouse.table import EventTime, Key, Table
+from lakehouse.contracts.table import EventTime, Key, Table
 
 #: An index above this says that the distribution has moved; the customary bound for "a major shift".
 THRESHOLD = 0.2

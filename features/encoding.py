@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from features.views import event_time, feature_columns, join_keys
-from lakehouse.table import ColumnType, Contract
+from lakehouse.contracts.table import ColumnType, Contract
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from features.errors import EntityColumnsError, OfflineSourceError
 from features.point_in_time import Lookup, rows_between
+from lakehouse.contracts.table import Table
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ class EntityFrame:
             return cls._of_snapshot(given)
         if isinstance(given, str):
             from lakehouse.lake import Lakehouse
-            from lakehouse.sql import query
+            from lakehouse.query.sql import query
 
             given = query(Lakehouse.open(lake), given)
         if not isinstance(given, pa.Table):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from features.aggregations import Aggregation, TogetherWith, Windowed
 from features.errors import ViewDeclarationError
-from lakehouse.table import Contract, Table
+from lakehouse.contracts.table import Contract, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,8 +15,8 @@ from typing import TypeAlias
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from lakehouse.arrow import arrow_schema
-from lakehouse.table import Column, ColumnType, Contract
+from lakehouse.contracts.arrow import arrow_schema
+from lakehouse.contracts.table import Column, ColumnType, Contract
 
 #: Generated datetimes lie from here, a midnight, on.
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)

@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
-from lakehouse.fates import fates
+from lakehouse.contracts.table import Table
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import Table
+from lakehouse.upkeep.fates import fates
 
 _INSTANT = timedelta(microseconds=1)
 

@@ -19,10 +19,10 @@ from features.intervals import Interval, Record, State
 from features.online import Change, OnlineTables
 from features.point_in_time import changed_rows, latest_rows, rows_between
 from features.views import event_time, feature_columns, join_keys
-from lakehouse.arrow import arrow_type
+from lakehouse.contracts.arrow import arrow_type
+from lakehouse.contracts.table import Table
 from lakehouse.errors import UnknownVersionError
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import Table
 
 
 class Materialized(BaseModel):

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from feast.data_source import DataSource
     from feast.saved_dataset import SavedDatasetStorage
 
+    from lakehouse.contracts.table import Table
     from lakehouse.snapshot import Snapshot
-    from lakehouse.table import Table
 
 
 class DeltaOfflineStoreConfig(FeastConfigBaseModel):

@@ -16,8 +16,8 @@ from features.encoding import EncodedRows, KeyValue, Layout, OnlineValue, decode
 from features.errors import EntityColumnsError, NotMaterializedError, OnlineStoreError, UnknownFeatureError
 from features.intervals import Record, State
 from features.views import full_name
+from lakehouse.contracts.table import Table
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import Table
 
 if TYPE_CHECKING:
     from feast.repo_config import RepoConfig

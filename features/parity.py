@@ -21,10 +21,10 @@ from features.point_in_time import Lookup, join_as_of
 from features.serving_log import check_log
 from features.store import EVENT_TIMESTAMP, FeatureStore
 from features.views import event_time, feature_columns, full_name, join_keys
-from lakehouse.arrow import arrow_type
+from lakehouse.contracts.arrow import arrow_type
+from lakehouse.contracts.table import Table
 from lakehouse.errors import MAX_EXAMPLES, UnknownVersionError
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import Table
 
 
 class ParityReport(BaseModel):

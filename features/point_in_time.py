@@ -21,9 +21,9 @@ import pyarrow.compute as pc
 
 from features.as_of import EntityIndex, Integers, Times, newest_known
 from features.errors import EntityColumnsError, NaiveTimestampError, OfflineSourceError
-from lakehouse.arrow import arrow_schema
+from lakehouse.contracts.arrow import arrow_schema
+from lakehouse.contracts.table import Table
 from lakehouse.snapshot import Condition, Snapshot, quote_name, schema_of
-from lakehouse.table import Table
 
 if TYPE_CHECKING:
     import duckdb

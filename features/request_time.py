@@ -22,7 +22,7 @@ from feast.transformation.python_transformation import PythonTransformation
 from feast.types import Float64, UnixTimestamp
 
 from features.feature_view import Declaration
-from lakehouse.table import Contract
+from lakehouse.contracts.table import Contract
 
 #: The instant of the request: a column of the entity rows, and a value of an online request.
 INSTANT = "event_timestamp"

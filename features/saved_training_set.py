@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from features.errors import TrainingSetError
-from lakehouse.acts import conflicts_explained
+from lakehouse.contracts.table import Table, declared_tables
 from lakehouse.errors import ReferenceSyntaxError
 from lakehouse.lake import Lakehouse
 from lakehouse.ledger import Publication
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import Table, declared_tables
+from lakehouse.upkeep.acts import conflicts_explained
 
 if TYPE_CHECKING:
     import pyarrow as pa

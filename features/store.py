@@ -25,9 +25,9 @@ from features.errors import (
 from features.materialize import Materialized, bring_to
 from features.online import OnlineReader, OnlineTables, online_config, online_tables, whole_state
 from features.views import entity, feature_columns, feature_view, full_name, join_keys, on_demand_view
-from lakehouse.arrow import arrow_type
+from lakehouse.contracts.arrow import arrow_type
+from lakehouse.contracts.table import Table
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import Table
 
 if TYPE_CHECKING:
     import feast

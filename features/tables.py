@@ -9,7 +9,7 @@ from pydantic import Field
 
 from features.aggregations import ActiveDays, Count, LastTime, Mean
 from features.feature_view import DaysSince, FeatureView
-from lakehouse.table import EventTime, Key, References, Subject
+from lakehouse.contracts.table import EventTime, Key, References, Subject
 from lakehouse.tables import Rating
 
 #: The length of the window behind ``recent_count``, in days.

@@ -29,11 +29,11 @@ from features.parity import check_parity
 from features.point_in_time import Lookup, join_as_of
 from features.store import FeatureStore
 from features.views import event_time, feature_columns, join_keys
-from lakehouse.arrow import arrow_schema
+from lakehouse.contracts.arrow import arrow_schema
+from lakehouse.contracts.table import Table
 from lakehouse.errors import examples
 from lakehouse.lake import Lakehouse
 from lakehouse.snapshot import Snapshot, schema_of
-from lakehouse.table import Table
 
 #: Writes rows as the next version of a view's table, in a temporary folder, without the gate.
 WriteView = Callable[[type[Table], pa.Table], Snapshot[Table]]

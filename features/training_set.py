@@ -20,8 +20,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from features.errors import TrainingSetError
 from features.views import feature_columns
+from lakehouse.contracts.table import Table, declared_tables
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import Table, declared_tables
 
 if TYPE_CHECKING:
     import pyarrow as pa

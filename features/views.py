@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from features.errors import ViewDeclarationError
 from features.feature_view import FeatureView as ComputedView
 from features.tables import ItemStats, UserStats
+from lakehouse.contracts.table import Column, ColumnType, Contract, Table, declared_tables
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import Column, ColumnType, Contract, Table, declared_tables
 from lakehouse.tables import Movie, MovieCard, User
 
 if TYPE_CHECKING:

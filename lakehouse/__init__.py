@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lakehouse.connection import connect
+from lakehouse.contracts.table import EventTime, Key, References, Subject, Table
 from lakehouse.lake import Lakehouse
+from lakehouse.query.connection import connect
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import EventTime, Key, References, Subject, Table
 
 __all__ = ["EventTime", "Key", "Lakehouse", "References", "Snapshot", "Subject", "Table", "connect"]

@@ -16,10 +16,10 @@ from flytekit.models.literals import StructuredDataset as StructuredDatasetLiter
 from flytekit.models.types import LiteralType, SimpleType, StructuredDatasetType
 from flytekit.types.structured import StructuredDataset
 
+from lakehouse.contracts.table import ColumnType, Table
 from lakehouse.errors import WrongTableError
 from lakehouse.lake import Lakehouse
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import ColumnType, Table
 
 #: Marks a structured dataset type as a table's; the name stands in ``external_schema_bytes``.
 SCHEMA_TYPE = "millrace-table"

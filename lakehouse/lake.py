@@ -10,12 +10,12 @@ from typing import TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
+from lakehouse.contracts.table import Table
 from lakehouse.errors import StorageError, UnknownTableError, first_line
 from lakehouse.ledger import LEDGER_FOLDER, SYSTEM_TABLES, Ledger, Publication
 from lakehouse.settings import Settings
 from lakehouse.snapshot import Snapshot, open_delta
 from lakehouse.storage import Storage, storage_of
-from lakehouse.table import Table
 
 Row = TypeVar("Row", bound=Table)
 
@@ -101,9 +101,9 @@ class Lakehouse:
     def resolve(self, reference: str) -> Snapshot[Table]:
         """The snapshot that ``ratings``, ``ratings@12``, ``ratings@1998-03-01`` or ``ratings@golden`` names.
 
-        ``lakehouse.references`` has the grammar and the errors.
+        ``lakehouse.query.references`` has the grammar and the errors.
         """
-        from lakehouse import references
+        from lakehouse.query import references
 
         return references.resolve(self, reference)
 
@@ -117,7 +117,7 @@ class Lakehouse:
 
     def tables(self) -> list[TableInfo]:
         """What ``millrace tables`` lists."""
-        from lakehouse.pointer import standing
+        from lakehouse.query.pointer import standing
 
         last = {p.table_name: p for p in sorted(standing(self.publications()), key=lambda p: p.version)}
         found = []
@@ -142,8 +142,8 @@ class Lakehouse:
         """What ``millrace history`` lists, newest first."""
         if name not in self.names():
             raise UnknownTableError.named(name, self.names())
-        from lakehouse.restore import withdrawn
-        from lakehouse.tags import tags
+        from lakehouse.query.tags import tags
+        from lakehouse.upkeep.restore import withdrawn
 
         publications = self.publications(name)
         published = {p.version: p for p in publications}

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import Field
 
+from lakehouse.contracts.table import EventTime, Key, Table
 from lakehouse.errors import StorageError, TableBusyError, first_line
 from lakehouse.storage import Storage
-from lakehouse.table import EventTime, Key, Table
 
 if TYPE_CHECKING:
     from lakehouse.snapshot import Condition, Snapshot
@@ -226,7 +226,7 @@ class Ledger:
         from deltalake import CommitProperties, DeltaTable, write_deltalake
         from deltalake.exceptions import CommitFailedError, DeltaError
 
-        from lakehouse.arrow import arrow_schema, to_arrow
+        from lakehouse.contracts.arrow import arrow_schema, to_arrow
 
         row_model = type(rows[0])
         contract = row_model.contract
@@ -267,7 +267,7 @@ class Ledger:
                 ) from error
 
         if row_model is Publication:
-            from lakehouse import pointer
+            from lakehouse.query import pointer
 
             pointer.refresh(self.storage)
 
@@ -277,7 +277,7 @@ class Ledger:
 
     def read_at(self, row_model: type[LedgerRow], where: Sequence[Condition] = ()) -> tuple[int, list[LedgerRow]]:
         """Like ``read``, with the version of the system table; -1 if nobody has written to it."""
-        from lakehouse.arrow import records
+        from lakehouse.contracts.arrow import records
 
         snapshot = self._newest(row_model)
         if snapshot is None:

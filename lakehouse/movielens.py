@@ -18,9 +18,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lakehouse.arrow import arrow_schema
+from lakehouse.contracts.arrow import arrow_schema
+from lakehouse.contracts.table import Table
 from lakehouse.errors import NoDataForDayError, SourceError
-from lakehouse.table import Table
 from lakehouse.tables import Movie, Rating, User
 
 PACKAGE = "recbole"

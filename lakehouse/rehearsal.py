@@ -12,11 +12,11 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
+from lakehouse.gate.publish import publish
+from lakehouse.gate.staging import stage
 from lakehouse.lake import Lakehouse
 from lakehouse.movielens import movielens
-from lakehouse.publish import publish
 from lakehouse.spark import class_archive, library_jars, spark_session, stop_spark
-from lakehouse.staging import stage
 
 #: MovieLens's first days: a first batch, and one that is merged.
 DAYS = (date(1997, 9, 20), date(1997, 9, 21))

@@ -7,9 +7,9 @@ from datetime import date, timedelta
 from itertools import pairwise
 
 from lakehouse.errors import DayOrderError
+from lakehouse.gate.staging import Batch, stage
 from lakehouse.lake import Lakehouse
 from lakehouse.movielens import movielens
-from lakehouse.staging import Batch, stage
 from lakehouse.tables import Rating
 
 

@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast
 
+from lakehouse.contracts.table import Table
 from lakehouse.errors import ContractMismatchError, MillraceError, UnknownVersionError
-from lakehouse.fates import fates, twin_uri
-from lakehouse.table import Table
+from lakehouse.upkeep.fates import fates, twin_uri
 
 if TYPE_CHECKING:
     import duckdb
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from pyspark.sql import DataFrame, SparkSession
 
-    from lakehouse.diff import Diff
+    from lakehouse.query.diff import Diff
 
 Row = TypeVar("Row", bound=Table, covariant=True)
 Value = int | float | str | bool | date | datetime
@@ -102,7 +102,7 @@ class Snapshot(Generic[Row]):
             UnreadableFeatureError: the table uses a feature that only Spark can read here.
             StorageError: a file is damaged or gone; it names the file.
         """
-        from lakehouse.reading import read
+        from lakehouse.query.reading import read
 
         with self.reading():
             return read(self._table, columns, where, self._absent)
@@ -111,7 +111,7 @@ class Snapshot(Generic[Row]):
         """Like ``arrow``, as a stream of record batches that is read once."""
         import pyarrow as pa
 
-        from lakehouse.reading import stream
+        from lakehouse.query.reading import stream
 
         with self.reading():
             reader = stream(self._table, columns, where, self._absent)
@@ -134,7 +134,7 @@ class Snapshot(Generic[Row]):
 
     def source(self) -> ds.Dataset | None:
         """What DuckDB can push columns and filters into; None where the version must be streamed (``scan``)."""
-        from lakehouse.reading import dataset, is_small
+        from lakehouse.query.reading import dataset, is_small
 
         with self.reading():
             return None if is_small(self._table) else dataset(self._table, absent=self._absent)
@@ -146,7 +146,7 @@ class Snapshot(Generic[Row]):
         where: Sequence[Condition] = (),
     ) -> duckdb.DuckDBPyRelation:
         """Rows as a relation of a DuckDB connection, read when it is asked; its own filters are pushed down too."""
-        from lakehouse.reading import source
+        from lakehouse.query.reading import source
 
         with self.reading():
             return connection.from_arrow(source(self._table, columns, where, self._absent))
@@ -155,14 +155,14 @@ class Snapshot(Generic[Row]):
         self, session: SparkSession, columns: Sequence[str] | None = None, where: Sequence[Condition] = ()
     ) -> DataFrame:
         """Rows as a frame of a Spark session, pinned to this version."""
-        from lakehouse.reading import spark_frame
+        from lakehouse.query.reading import spark_frame
 
         with self.reading():
             return spark_frame(session, self._table, columns, where, self._absent)
 
     def rows(self) -> Iterator[Row]:
         """Rows as validated instances of the row model."""
-        from lakehouse.arrow import records
+        from lakehouse.contracts.arrow import records
 
         for record in records(self.arrow()):
             yield self.row.model_validate(record)
@@ -174,7 +174,7 @@ class Snapshot(Generic[Row]):
 
     def diff(self, other: Snapshot[Table]) -> Diff:
         """What changed from this version to another of the same table: rows and columns."""
-        from lakehouse.diff import Diff
+        from lakehouse.query.diff import Diff
 
         return Diff(self, other)
 
@@ -196,8 +196,8 @@ class Snapshot(Generic[Row]):
         """Optional columns that the row model declares and the version does not have yet."""
         if self.row is Table:
             return []
-        from lakehouse.arrow import arrow_schema
-        from lakehouse.differences import same_type
+        from lakehouse.contracts.arrow import arrow_schema
+        from lakehouse.contracts.differences import same_type
 
         stored = schema_of(self._table)
         differences = []
@@ -227,7 +227,7 @@ class Snapshot(Generic[Row]):
 
     def fault(self, error: Exception) -> MillraceError:
         """What a reading engine raised, as an error that names the version and the file at fault."""
-        from lakehouse.damage import unreadable
+        from lakehouse.query.damage import unreadable
 
         return unreadable(self.reference, self._table, error)
 
@@ -264,7 +264,7 @@ def open_delta(uri: str, version: int | None = None) -> DeltaTable:
             raise OverflowError
         return DeltaTable(uri, version=version)
     except (DeltaError, OSError, OverflowError) as error:
-        from lakehouse.damage import unopened
+        from lakehouse.query.damage import unopened
 
         raise unopened(uri, version, error) from error
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lakehouse.expectations import Expectation, RateOfChange
-from lakehouse.table import EventTime, Key, References, Subject, Table
+from lakehouse.contracts.expectations import Expectation, RateOfChange
+from lakehouse.contracts.table import EventTime, Key, References, Subject, Table
 
 
 class User(Table, name="users"):

@@ -64,8 +64,8 @@ def enrich(lake: Lake, movies: Snapshot[Movie], day: datetime, model: str) -> En
     """
     import pyarrow as pa
 
-    from lakehouse.arrow import to_arrow
-    from lakehouse.publish import publish_rows
+    from lakehouse.contracts.arrow import to_arrow
+    from lakehouse.gate.publish import publish_rows
     from models.llm.batch import complete
     from models.llm.engine import Engine
     from models.llm.movie_card import MOVIE_CARD, MovieCardInput

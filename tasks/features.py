@@ -149,8 +149,8 @@ def _publish_view(
 ) -> Snapshot[View]:
     """Publish what is newer than the last published day; everything, if the view or what computes it has changed."""
     from features.store import end_of
-    from lakehouse.pointer import standing
-    from lakehouse.publish import publish_rows
+    from lakehouse.gate.publish import publish_rows
+    from lakehouse.query.pointer import standing
     from tasks.cache import code_digest
 
     # The module that declares the view, and with it every one that computes it.

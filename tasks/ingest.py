@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from lakehouse.staging import Batch
+from lakehouse.gate.staging import Batch
 from tasks.lake import Lake
 from tasks.typed import task
 

@@ -31,7 +31,7 @@ class Upkeep(BaseModel):
 @task(cached=False, memory="2Gi")
 def maintain(lake: Lake) -> Upkeep:
     """Compact small files and remove what no published, pinned or young version needs; every run does it anew."""
-    from lakehouse.maintenance import maintain as maintain_lake
+    from lakehouse.upkeep.maintenance import maintain as maintain_lake
 
     report = maintain_lake(lake.open())
     return Upkeep(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lakehouse import Snapshot
-from lakehouse.staging import Batch
+from lakehouse.gate.staging import Batch
 from lakehouse.tables import Movie, Rating, User
 from tasks.lake import Lake
 from tasks.typed import task
@@ -22,8 +22,8 @@ class Published(NamedTuple):
 @task(cpu="2", memory="4Gi")
 def publish(lake: Lake, batches: list[Batch]) -> Published:
     """Judge each batch with Deequ, quarantine what breaks a rule, merge the rest, audit and publish the tables."""
-    from lakehouse.publish import publish as publish_batch
-    from lakehouse.table import declared_tables
+    from lakehouse.contracts.table import declared_tables
+    from lakehouse.gate.publish import publish as publish_batch
 
     lakehouse = lake.open()
     ended = {batch.table: publish_batch(lakehouse, declared_tables()[batch.table], batch) for batch in batches}

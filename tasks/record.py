@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from features.drift import DriftRow
 from lakehouse.lake import Lakehouse
 from lakehouse.ledger import Cost, Decision, Run
-from lakehouse.openlineage import announce
+from lakehouse.tracing.openlineage import announce
 from tasks.cache import MILLRACE_ROOT, environment_digest, project_digest
 
 if TYPE_CHECKING:

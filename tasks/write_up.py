@@ -96,7 +96,7 @@ def write_up(
 
 
 def _batch(lake: Lakehouse, publication: Publication) -> page.BatchVerdict:
-    from lakehouse.quarantine import quarantined
+    from lakehouse.gate.quarantine import quarantined
 
     refused = quarantined(lake, publication.table_name) if publication.rows_quarantined else None
     examples = refused.arrow(["row"], [("batch_id", "=", publication.batch_id)])["row"].to_pylist() if refused else []

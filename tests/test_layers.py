@@ -21,7 +21,7 @@ def test_imports_go_down_the_layers_only() -> None:
     ("module", "absent"),
     [
         ("lakehouse", f"{HEAVY} flytekit duckdb"),
-        ("lakehouse.publish", f"{HEAVY} flytekit"),
+        ("lakehouse.gate.publish", f"{HEAVY} flytekit"),
         ("lakehouse.tables", f"{HEAVY} flytekit"),
         ("models", f"{HEAVY} flytekit"),
         # Flytekit itself loads every installed plug-in, and the one for Spark loads pyspark.

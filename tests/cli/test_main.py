@@ -283,7 +283,7 @@ def test_an_unexpected_error_is_one_line_and_debug_shows_the_trace(
     def broken(*_: object) -> object:
         raise ZeroDivisionError("first\nsecond")
 
-    monkeypatch.setattr("lakehouse.sql.query", broken)
+    monkeypatch.setattr("lakehouse.query.sql.query", broken)
     result = millrace("sql", "SELECT 1")
     assert result.exit_code == 1 and "error: ZeroDivisionError: first\n" in result.stderr
     assert isinstance(millrace("--debug", "sql", "SELECT 1").exception, ZeroDivisionError)
@@ -295,7 +295,7 @@ def test_an_interrupt_ends_with_130(millrace: Millrace, monkeypatch: pytest.Monk
     def interrupted(*_: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lakehouse.sql.query", interrupted)
+    monkeypatch.setattr("lakehouse.query.sql.query", interrupted)
     assert millrace("sql", "SELECT 1").exit_code == 130
 
 

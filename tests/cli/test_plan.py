@@ -14,8 +14,8 @@ import lakehouse.tables
 from cli.main import main
 from cli.touched import with_dependents
 from lakehouse import EventTime, Key, Lakehouse, Table
-from lakehouse.delta_schema import create_table
-from lakehouse.evolution import Change, Plan, Touched
+from lakehouse.contracts.delta_schema import create_table
+from lakehouse.contracts.evolution import Change, Plan, Touched
 from lakehouse.ledger import Publication
 from lakehouse.snapshot import open_delta
 from lakehouse.tables import Movie

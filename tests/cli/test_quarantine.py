@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 
 from cli.main import main
 from lakehouse import Lakehouse
-from lakehouse.publish import publish
-from lakehouse.staging import stage
+from lakehouse.gate.publish import publish
+from lakehouse.gate.staging import stage
 from lakehouse.tables import Movie, User
 
 Millrace = Callable[..., Result]

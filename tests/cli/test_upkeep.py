@@ -11,7 +11,7 @@ from deltalake import write_deltalake
 
 from cli.main import main
 from lakehouse import Lakehouse
-from lakehouse.arrow import to_arrow
+from lakehouse.contracts.arrow import to_arrow
 from lakehouse.ledger import Publication
 from lakehouse.snapshot import open_delta
 from lakehouse.tables import Rating

@@ -12,9 +12,9 @@ from deltalake import write_deltalake
 
 from cli.main import main
 from lakehouse import Lakehouse
-from lakehouse.arrow import to_arrow
+from lakehouse.contracts.arrow import to_arrow
+from lakehouse.contracts.table import Table
 from lakehouse.ledger import Publication
-from lakehouse.table import Table
 from lakehouse.tables import Movie, Rating, User
 
 Millrace = Callable[..., Result]

@@ -62,7 +62,7 @@ from lakehouse.errors import (
     UnreadableFeatureError,
     WrongTableError,
 )
-from lakehouse.sql import query
+from lakehouse.query.sql import query
 from models.errors import (
     ArtifactError,
     FeatureColumnError,

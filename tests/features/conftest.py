@@ -20,9 +20,9 @@ from deltalake import DeltaTable, write_deltalake
 
 from features.store import FeatureStore
 from features.tables import ItemStats, UserStats
-from lakehouse.arrow import arrow_schema, to_arrow
+from lakehouse.contracts.arrow import arrow_schema, to_arrow
+from lakehouse.contracts.table import Table
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import Table
 from lakehouse.tables import Movie, MovieCard, Rating, User
 
 Write = Callable[[type[Table], Sequence[Table] | pa.Table], Snapshot[Table]]

@@ -17,8 +17,8 @@ from pydantic import Field
 from features.aggregations import ActiveDays, Count, LastTime, Mean, TogetherWith
 from features.feature_view import FeatureView
 from features.tables import ItemStats, UserStats
-from lakehouse.arrow import arrow_schema, to_arrow
-from lakehouse.table import EventTime, Key, Table
+from lakehouse.contracts.arrow import arrow_schema, to_arrow
+from lakehouse.contracts.table import EventTime, Key, Table
 from lakehouse.tables import Rating
 
 Ratings = Callable[[Sequence[tuple[int, int, float, datetime]]], pa.Table]

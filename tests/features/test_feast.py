@@ -17,10 +17,10 @@ from deltalake import write_deltalake
 
 from features.errors import NaiveTimestampError, OfflineSourceError
 from features.store import FeatureStore
+from lakehouse.contracts.table import Table
 from lakehouse.lake import Lakehouse
 from lakehouse.ledger import Publication
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import Table
 
 PROJECT = Path(__file__).parents[2]
 noon = datetime(1998, 3, 1, 12, tzinfo=UTC)

@@ -15,9 +15,9 @@ from features.errors import ViewDeclarationError
 from features.feature_view import DaysSince, FeatureView
 from features.tables import ItemStats, UserStats
 from features.views import VIEW_TABLES, feature_columns, feature_view
-from lakehouse.contract import Column, Contract
+from lakehouse.contracts.contract import Column, Contract
+from lakehouse.contracts.table import EventTime, Key, Table, declared_tables
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import EventTime, Key, Table, declared_tables
 from lakehouse.tables import Rating
 
 
@@ -101,7 +101,7 @@ class Longest(Aggregation):
 
 
 def test_a_users_own_aggregation_works_as_the_others_do() -> None:
-    from lakehouse.arrow import to_arrow
+    from lakehouse.contracts.arrow import to_arrow
 
     class LongVisits(FeatureView, name="test_long_visits", source=Visit):
         """The longest visit."""

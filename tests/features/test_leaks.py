@@ -6,7 +6,7 @@ import pytest
 
 from features.testing import assert_no_leak
 from features.views import VIEW_TABLES
-from lakehouse.table import Table
+from lakehouse.contracts.table import Table
 
 
 @pytest.mark.parametrize("view", VIEW_TABLES, ids=lambda view: view.contract.table)

@@ -20,9 +20,9 @@ from feast.value_type import ValueType
 from features.delta_source import DeltaSource, SavedDatasetDeltaStorage
 from features.errors import EntityColumnsError, NaiveTimestampError, OfflineSourceError
 from lakehouse import Lakehouse
+from lakehouse.contracts.table import EventTime, Key, Table, declared_tables
 from lakehouse.errors import ContractMismatchError, StorageError, UnknownVersionError
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import EventTime, Key, Table, declared_tables
 
 UTC_US = pa.timestamp("us", tz="UTC")
 noon = datetime(2024, 1, 1, 12, tzinfo=UTC)

@@ -23,10 +23,10 @@ from features.online import Change, online_config
 from features.point_in_time import latest_rows
 from features.store import FeatureStore, end_of
 from features.views import feature_columns
-from lakehouse.arrow import arrow_schema
-from lakehouse.fates import Fates, write_fates
+from lakehouse.contracts.arrow import arrow_schema
+from lakehouse.contracts.table import ColumnType, EventTime, Key, Table
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import ColumnType, EventTime, Key, Table
+from lakehouse.upkeep.fates import Fates, write_fates
 
 Write = Callable[..., Snapshot[Table]]
 OpenStore = Callable[[str], FeatureStore]
@@ -142,7 +142,7 @@ def test_the_bytes_are_those_that_feasts_own_code_makes(rows: list[Account]) -> 
     from feast.type_map import python_values_to_proto_values
     from feast.value_type import ValueType
 
-    from lakehouse.arrow import to_arrow
+    from lakehouse.contracts.arrow import to_arrow
 
     layout = Layout.of(Account.contract)
     encoded = encode_rows(to_arrow(Account, rows), Account.contract)
@@ -223,7 +223,7 @@ def test_someone_who_was_erased_from_the_version_that_the_store_holds_is_taken_o
 ) -> None:
     from deltalake import write_deltalake
 
-    from lakehouse.arrow import to_arrow
+    from lakehouse.contracts.arrow import to_arrow
 
     store = open_store(kind)
     pin = write(Account, [account(1, 1, 5), account(2, 1, 6)])

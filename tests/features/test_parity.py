@@ -13,9 +13,9 @@ from features.parity import check_parity, check_served
 from features.serving_log import served
 from features.store import FeatureStore
 from features.tables import UserStats
-from lakehouse.fates import Fates, write_fates
+from lakehouse.contracts.table import Table
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import Table
+from lakehouse.upkeep.fates import Fates, write_fates
 
 Write = Callable[..., Snapshot[Table]]
 

@@ -19,9 +19,9 @@ import pytest
 from features.request_time import days_since
 from features.store import FeatureStore
 from features.tables import UserStats
-from lakehouse.arrow import to_arrow
+from lakehouse.contracts.arrow import to_arrow
+from lakehouse.contracts.table import Table
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import Table
 from lakehouse.tables import Rating
 
 PROJECT = Path(__file__).parents[2]

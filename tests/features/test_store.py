@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from features.errors import EntityColumnsError, NaiveTimestampError, NotMaterializedError, UnknownViewError
 from features.store import FeatureStore, end_of
 from features.tables import ItemStats, UserStats
-from lakehouse.arrow import to_arrow
+from lakehouse.contracts.arrow import to_arrow
+from lakehouse.contracts.table import Table
 from lakehouse.errors import UnknownVersionError
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import Table
 from lakehouse.tables import Movie, Rating
 
 Write = Callable[..., Snapshot[Table]]

@@ -21,10 +21,10 @@ from features.testing import (
     assert_parity,
     assert_schema,
 )
-from lakehouse.contract import Column, Contract
+from lakehouse.contracts.contract import Column, Contract
+from lakehouse.contracts.table import EventTime, Key, Table
 from lakehouse.lake import Lakehouse
 from lakehouse.ledger import Publication
-from lakehouse.table import EventTime, Key, Table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -221,7 +221,7 @@ def test_a_reference_is_looked_up_in_the_lake_and_the_view_is_computed_from_its_
 ) -> None:
     from deltalake import write_deltalake
 
-    from lakehouse.arrow import arrow_schema
+    from lakehouse.contracts.arrow import arrow_schema
 
     for row, rows in ((Sale, sales(3, mean=14.0)), (ShopStats, ShopStats.compute(sales(1)))):
         write_deltalake(lake.uri(row.contract.table), rows.cast(arrow_schema(row.contract)))
@@ -232,7 +232,7 @@ def test_a_reference_is_looked_up_in_the_lake_and_the_view_is_computed_from_its_
 
 
 def _empty(row: type[Table]) -> dict[str, pa.Array]:
-    from lakehouse.arrow import arrow_schema
+    from lakehouse.contracts.arrow import arrow_schema
 
     return {field.name: pa.array([], field.type) for field in arrow_schema(row.contract)}
 

@@ -18,11 +18,11 @@ from features.errors import TrainingSetError, UnknownFeatureError
 from features.store import FeatureStore
 from features.training_set import Part, TrainingSet, build
 from lakehouse import Lakehouse
-from lakehouse.arrow import arrow_schema
+from lakehouse.contracts.arrow import arrow_schema
+from lakehouse.contracts.table import EventTime, Key, Table
 from lakehouse.errors import UnknownVersionError
+from lakehouse.query.sql import query
 from lakehouse.snapshot import Snapshot
-from lakehouse.sql import query
-from lakehouse.table import EventTime, Key, Table
 
 noon = datetime(2024, 1, 1, 12, tzinfo=UTC)
 hour = timedelta(hours=1)

@@ -11,8 +11,8 @@ from pydantic import Field
 from features.errors import ViewDeclarationError
 from features.tables import UserStats
 from features.views import VIEW_TABLES, entity, event_time, feature_columns, feature_view, join_keys
+from lakehouse.contracts.table import EventTime, Key, Table
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import EventTime, Key, Table
 from lakehouse.tables import Movie
 
 

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from lakehouse import EventTime, Key, Lakehouse
-from lakehouse.arrow import to_arrow
-from lakehouse.delta_schema import create_table
+from lakehouse.contracts.arrow import to_arrow
+from lakehouse.contracts.delta_schema import create_table
+from lakehouse.contracts.table import Table
 from lakehouse.ledger import Publication
 from lakehouse.snapshot import open_delta
-from lakehouse.table import Table
 from lakehouse.tables import Movie, User
 
 DAY = date(1998, 3, 1)

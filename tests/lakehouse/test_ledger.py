@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from lakehouse import Lakehouse
-from lakehouse.arrow import arrow_schema
+from lakehouse.contracts.arrow import arrow_schema
 from lakehouse.errors import StorageError
 from lakehouse.ledger import SYSTEM_TABLES, Decision, Ledger, Metric
 from lakehouse.snapshot import open_delta, schema_of

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pytest
 
 from lakehouse import movielens as module
-from lakehouse.arrow import arrow_schema
+from lakehouse.contracts.arrow import arrow_schema
 from lakehouse.errors import NoDataForDayError, SourceError
 from lakehouse.movielens import DIGESTS, movielens
 from lakehouse.tables import Movie, Rating, User

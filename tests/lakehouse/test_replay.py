@@ -7,10 +7,10 @@ import pytest
 
 from lakehouse import Lakehouse
 from lakehouse.errors import DayOrderError, NoDataForDayError
+from lakehouse.gate.staging import Batch
 from lakehouse.ledger import Publication
 from lakehouse.movielens import movielens
 from lakehouse.replay import batches_until
-from lakehouse.staging import Batch
 from lakehouse.tables import Rating
 
 DAY = date(1998, 3, 1)

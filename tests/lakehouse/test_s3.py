@@ -14,15 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from lakehouse import Lakehouse
-from lakehouse.erasure import erase
 from lakehouse.errors import MissingPackageError, SparkStartError, StorageError
 from lakehouse.ledger import Metric
-from lakehouse.maintenance import maintain
 from lakehouse.object_storage import ObjectStorage
-from lakehouse.pins import pin
-from lakehouse.restore import restore
-from lakehouse.sql import query
+from lakehouse.privacy.erasure import erase
+from lakehouse.query.sql import query
 from lakehouse.tables import User
+from lakehouse.upkeep.maintenance import maintain
+from lakehouse.upkeep.pins import pin
+from lakehouse.upkeep.restore import restore
 
 ROOT = "s3://lake/one"
 #: A server in a process of its own: delta-rs holds the interpreter's lock while it asks.
@@ -43,9 +43,9 @@ PUBLISHER = """
 from datetime import UTC, date, datetime
 import pyarrow as pa
 from lakehouse import Lakehouse
-from lakehouse.publish import publish
+from lakehouse.gate.publish import publish
 from lakehouse.spark import stop_spark
-from lakehouse.staging import stage
+from lakehouse.gate.staging import stage
 from lakehouse.tables import User
 
 lake = Lakehouse.open("s3://lake/one", create=True)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakehouse import Lakehouse, Snapshot
-from lakehouse.arrow import to_arrow
+from lakehouse.contracts.arrow import to_arrow
 from lakehouse.errors import (
     ContractMismatchError,
     NotPublishedError,

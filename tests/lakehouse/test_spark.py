@@ -14,10 +14,10 @@ import pytest
 
 from lakehouse import Lakehouse
 from lakehouse.errors import JavaMissingError, SparkStartError, StorageError
+from lakehouse.gate.publish import publish
+from lakehouse.gate.staging import stage
 from lakehouse.movielens import movielens
-from lakehouse.publish import publish
 from lakehouse.spark import _download_jars, java_home, library_jars
-from lakehouse.staging import stage
 from lakehouse.tables import User
 
 DAY = date(1998, 4, 20)

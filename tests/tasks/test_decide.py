@@ -9,7 +9,7 @@ import pytest
 from deltalake import write_deltalake
 
 from lakehouse import Lakehouse, Snapshot
-from lakehouse.arrow import to_arrow
+from lakehouse.contracts.arrow import to_arrow
 from lakehouse.ledger import Decision, Promotion, Run
 from lakehouse.tables import Rating
 from tasks.decide import Champion, FeatureShift, decide, find_champion

@@ -18,7 +18,7 @@ from typing import Annotated
 
 from features.aggregations import Count
 from features.feature_view import FeatureView
-from lakehouse.table import EventTime, Key
+from lakehouse.contracts.table import EventTime, Key
 from lakehouse.tables import Rating
 
 

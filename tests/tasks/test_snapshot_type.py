@@ -13,7 +13,7 @@ from flytekit.models.literals import Literal
 from flytekit.models.types import SimpleType
 
 from lakehouse import Lakehouse, Snapshot
-from lakehouse.arrow import to_arrow
+from lakehouse.contracts.arrow import to_arrow
 from lakehouse.errors import NotPublishedError, UnknownVersionError, WrongTableError
 from lakehouse.ledger import Publication
 from lakehouse.tables import Movie, Rating

@@ -10,9 +10,9 @@ from deltalake import DeltaTable, write_deltalake
 
 from features.tables import ItemStats, UserStats
 from lakehouse import Lakehouse
-from lakehouse.arrow import arrow_schema, to_arrow
+from lakehouse.contracts.arrow import arrow_schema, to_arrow
+from lakehouse.contracts.table import Table
 from lakehouse.snapshot import Snapshot
-from lakehouse.table import Table
 from lakehouse.tables import Movie, MovieCard, Rating, User
 from tasks.features import TrainingSet, build_training_set
 

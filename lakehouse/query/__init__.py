@@ -1,0 +1,1 @@
+"""How is a lake asked? References, readers, differences between versions, SQL."""

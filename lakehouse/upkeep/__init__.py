@@ -1,0 +1,1 @@
+"""How does a lake stay fast, small and right? Restore, pins, compaction, vacuum."""

@@ -219,8 +219,8 @@ def test_describe_needs_no_lake_for_a_declared_table(millrace: Millrace, tmp_pat
 
 
 def test_describe_shows_what_is_stored_where_nothing_is_declared(millrace: Millrace, lake: Lakehouse) -> None:
-    write_deltalake(lake.uri("notes"), pa.table({"word": ["a"]}), description="Loose | notes")
-    described = document(millrace("describe", "notes", "--format", "json"))
+    write_deltalake(lake.uri("loose_words"), pa.table({"word": ["a"]}), description="Loose | notes")
+    described = document(millrace("describe", "loose_words", "--format", "json"))
     assert (described["declared"], described["columns"][0]["name"]) == (False, "word")
 
 

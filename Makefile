@@ -7,6 +7,8 @@ SHELL := bash
 PYTHON ?= $(firstword $(shell command -v python3.11) $(shell command -v python3.12) python3)
 BIN := .venv/bin
 DAY ?= 1998-04-20
+WHAT ?= main_job
+OPTIONS ?=
 WEIGHTS := .venv/share/millrace/smollm2-135m-instruct
 # $(call timed,what,command): run a command and say how long it took.
 timed = echo "== $(1)"; s=$$SECONDS; $(2); echo "== $(1): $$((SECONDS - s)) s"
@@ -50,8 +52,8 @@ lock: ## resolve the environment anew into requirements.lock (hashes, no index)
 	@$(BIN)/uv pip compile pyproject.toml --extra all --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --no-annotate --upgrade -q -o requirements.lock
 
-benchmark: setup ## time and memory of the main job, medians of 3 (results: docs/benchmarks.md)
-	@$(BIN)/python benchmarks/main_job.py
+benchmark: setup ## time and memory (WHAT=main_job, lakehouse, features, features_online or recommender; results: docs/benchmarks.md)
+	@$(BIN)/python -m benchmarks.$(WHAT) $(OPTIONS)
 
 clean: ## remove what runs leave behind (.millrace) and caches; the environment stays
 	@rm -rf .millrace .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,6 +1,6 @@
 """What does the lakehouse cost beside the bare engines, as tables grow? Each table size in a process of its own.
 
-    python -m benchmarks.lakehouse [--rows 100000 1000000 10000000] [--batch 100000] [--repeat 3]
+    make benchmark WHAT=lakehouse [OPTIONS="--rows 100000 1000000 10000000 --batch 100000 --repeat 3"]
 
 A table of 20 columns in 10 partitions is made by a seeded generator, twice: one goes through Millrace, one through the
 bare engine, in turn and in the same process. Times are medians; ratios are of medians. Memory is the resident memory of

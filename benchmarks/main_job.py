@@ -1,6 +1,6 @@
 """How long does the main job take, and how much memory? Whole processes in a fresh home and state; medians of 3.
 
-    python benchmarks/main_job.py [--repeat 3]
+    make benchmark [OPTIONS="--repeat 3"]
 
 Cold: the environment is installed and the model's weights are converted, all else is new. Cached: the same command
 again. Memory is the sum of the resident memory of all processes of the command, sampled five times a second.

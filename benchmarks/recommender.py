@@ -1,6 +1,6 @@
 """How good is the recommender, and what does each part of it bring? MovieLens 100K replayed by time.
 
-    make demo && .venv/bin/python benchmarks/recommender.py [--windows 8] [--days 14]
+    make demo && make benchmark WHAT=recommender [OPTIONS="--windows 8 --days 14"]
 
 Rolling replay: train on all before a day, rank the whole catalogue for everybody who met something new in the days
 after, roll on. Features are read from the lake that the nightly job made, each as it was known at its instant (Feast,

@@ -149,7 +149,7 @@ def let_go(lake: Lakehouse, name: str, batch_id: str, *, rest: pa.Table | None =
 def _let_go(lake: Lakehouse, name: str, batch_id: str) -> LetGo | None:
     try:
         return LetGo.model_validate_json(lake.storage.read(_mark(name, batch_id)))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # writing will say what is wrong with the folder
         return None
 
 

@@ -18,10 +18,13 @@ from lakehouse.spark import java_home, library_jars
 from lakehouse.tables import Rating
 
 BLOCK = "import sys; sys.modules['lakehouse'] = None\n"
+# By scan and not by to_pyarrow_table, whose threads call Python also when the interpreter is ending already.
 DELTA_RS = """
+import pyarrow
 from deltalake import DeltaTable
 table = DeltaTable(sys.argv[1], version=int(sys.argv[2]))
-print(sorted(table.to_pyarrow_table(columns=["user_id"])["user_id"].to_pylist()), table.metadata().name)
+rows = pyarrow.RecordBatchReader.from_stream(table.scan(columns=["user_id"])).read_all()
+print(sorted(rows["user_id"].to_pylist()), table.metadata().name)
 """
 POLARS = """
 import polars
@@ -31,7 +34,7 @@ print(sorted(frame.select("user_id").collect()["user_id"]), "ratings")
 DUCKDB = """
 import duckdb
 from deltalake import DeltaTable
-ratings = DeltaTable(sys.argv[1], version=int(sys.argv[2])).to_pyarrow_dataset()
+ratings = DeltaTable(sys.argv[1], version=int(sys.argv[2])).scan()
 print([row[0] for row in duckdb.sql("SELECT user_id FROM ratings ORDER BY ALL").fetchall()], "ratings")
 """
 SPARK = """

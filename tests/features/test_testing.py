@@ -126,7 +126,7 @@ class Leaky(FeatureView, name="kit_leaky", source=Sale):
 
 
 def test_a_feature_of_the_whole_table_is_found_to_leak() -> None:
-    with pytest.raises(AssertionError, match=r"kit_leaky\.most knows the future: for shop .+ at 2024-.* once 1 row"):
+    with pytest.raises(AssertionError, match=r"kit_leaky\.most knows the future: for shop .+ at 2024-.* once \d+ row"):
         assert_no_leak(Leaky)
 
 

@@ -17,7 +17,7 @@ from lakehouse.errors import JavaMissingError, SparkStartError, StorageError
 from lakehouse.gate.publish import publish
 from lakehouse.gate.staging import stage
 from lakehouse.movielens import movielens
-from lakehouse.spark import _download_jars, java_home, library_jars
+from lakehouse.spark import COORDINATES, EXCLUDED, _download_jars, java_home, library_jars
 from lakehouse.tables import User
 
 DAY = date(1998, 4, 20)
@@ -58,7 +58,7 @@ def test_without_a_network_the_libraries_error_says_what_to_do(monkeypatch: pyte
     closed = "-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=9 -Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=9"
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", f"{closed} -Duser.home={tmp_path}")
     with pytest.raises(SparkStartError, match="can't be downloaded") as caught:
-        _download_jars(tmp_path / "jars")
+        _download_jars(tmp_path / "jars", COORDINATES, EXCLUDED)
     assert "Check the network" in caught.value.fix
     assert not (tmp_path / "jars").exists()
 

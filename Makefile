@@ -9,6 +9,7 @@ BIN := .venv/bin
 DAY ?= 1998-04-20
 WHAT ?= main_job
 OPTIONS ?=
+WORKERS ?= 2
 WEIGHTS := .venv/share/millrace/smollm2-135m-instruct
 # $(call timed,what,command): run a command and say how long it took.
 timed = echo "== $(1)"; s=$$SECONDS; $(2); echo "== $(1): $$((SECONDS - s)) s"
@@ -38,9 +39,9 @@ demo: setup ## set up and run the nightly job for one day (DAY=1998-04-20); ends
 	@$(BIN)/millrace runs
 	@$(BIN)/millrace sql --format csv "select report from runs order by finished_at desc limit 1" | sed -n '2s/^/Report: /p'
 
-test: setup ## run all the tests: lint, types, layers, and pytest on the real engines
+test: setup ## run all the tests: lint, types, layers, and pytest on the real engines (WORKERS=2 processes)
 	@$(call timed,lint and types,$(MAKE) -s lint)
-	@$(call timed,tests,$(BIN)/python -m pytest)
+	@$(call timed,tests,$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup)
 
 lint: .venv/.installed ## ruff, mypy --strict, the import layers
 	@$(BIN)/ruff check .

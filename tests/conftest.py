@@ -23,6 +23,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", rf"error:::({packages})(\.|$)")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side (`-n 2 --dist loadgroup`), a file stays with one worker, and so does all that looks at the night.
+
+    Files share fixtures that are dear (a Spark session, a published lake, an engine), the night is the dearest.
+    """
+    for item in items:
+        at_night = "first_night" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("night" if at_night else item.path.relative_to(ROOT).as_posix()))
+
+
 @pytest.fixture
 def own_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What a test leaves behind, it leaves in its own folder."""

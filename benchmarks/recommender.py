@@ -1,11 +1,14 @@
-"""How good is the recommender, and what does each part of it bring? MovieLens 100K replayed by time.
+"""How good is the recommender, and what does each part of it bring? Under three protocols, beside every baseline.
 
-    make demo && make benchmark WHAT=recommender [OPTIONS="--windows 8 --days 14"]
+    make demo && make benchmark WHAT=recommender [OPTIONS="--protocols replay split last --windows 8 --days 14"]
+    make benchmark WHAT=recommender OPTIONS="--data interactions.parquet"
 
-Rolling replay: train on all before a day, rank the whole catalogue for everybody who met something new in the days
-after, roll on. Features are read from the lake that the nightly job made, each as it was known at its instant (Feast,
-pinned versions). Values are means over user and window pairs with 95 % bootstrap intervals; differences are paired. The
-model's settings were chosen on windows up to 1998-03-20, so the windows after that day are shown apart.
+Replay: train on all before a day, rank the whole catalogue for everybody who met something new in the days after, roll
+on. Split: one split by time, 80 to 20. Last: leave each user's last item out. Without ``--data``, interactions and
+features are read from the lake that the nightly job made, each feature as it was known at its instant (Feast, pinned
+versions); a file has user_id, item_id and rated_at and no features. Values are means over users (and windows) with
+95 % bootstrap intervals; differences are paired. ALS is the library implicit's. The model's settings were chosen on
+windows up to 1998-03-20, so the windows of replay after that day are shown apart.
 """
 
 from __future__ import annotations
@@ -13,24 +16,27 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import csv
 
 from features.store import EVENT_TIMESTAMP, FeatureStore
 from features.tables import ItemStats, UserStats
 from lakehouse import Lakehouse, Snapshot, Table
 from lakehouse.tables import Movie, MovieCard, Rating, User
-from models.baselines import Ease, ItemKnn, Popularity
-from models.evaluation import NewestInteractions, interval, ndcg_and_recall
+from models.baselines import Ease, ItemKnn, Popularity, SequentialRules
+from models.evaluation import Float64s, NewestInteractions, interval, ndcg_and_recall
 from models.features import FeatureSpec
-from models.interactions import Query, Scorer
+from models.interactions import Bools, Float32s, Int64s, Query, Scorer, positions
 from models.movielens import ITEM_FEATURES, USER_FEATURES
+from models.protocols import leave_last_out, rolling_replay, time_split
 from models.recommender import RecommenderConfig, fit
 
 TUNED_UNTIL = datetime(1998, 3, 20, tzinfo=UTC)
@@ -82,49 +88,104 @@ class World:
         )
 
 
-def cutoffs(newest: datetime, windows: int, days: int) -> Iterator[datetime]:
-    """Beginnings of the windows, the oldest first; the last window ends with the newest interaction's day."""
-    end = datetime(newest.year, newest.month, newest.day, tzinfo=UTC) + timedelta(days=1)
-    for back in range(windows, 0, -1):
-        yield end - timedelta(days=back * days)
+class BareWorld:
+    """A file's interactions, with no features."""
+
+    def __init__(self, file: Path) -> None:
+        read = pq.read_table(file) if file.suffix == ".parquet" else csv.read_csv(file)
+        self.interactions = read.select(["user_id", "item_id", "rated_at"])
+
+    def query(self, test: NewestInteractions) -> Query:
+        items = np.unique(self.interactions["item_id"].to_numpy())
+        return test.query(pa.table({"user_id": test.histories.user_ids}), pa.table({"item_id": items}))
+
+
+@dataclass(frozen=True)
+class Als:
+    """Matrix factors by alternating least squares, older ratings counting less (Hu et al., 2008), by implicit."""
+
+    items: Int64s
+    item_factors: Float32s
+    users: Int64s
+    user_factors: Float32s
+
+    @classmethod
+    def fit(cls, interactions: pa.Table, *, factors: int = 64, half_life_days: float = 60.0) -> Als:
+        from implicit.als import AlternatingLeastSquares
+        from scipy.sparse import coo_matrix
+        from threadpoolctl import threadpool_limits
+
+        users, row = np.unique(interactions["user_id"].to_numpy(), return_inverse=True)
+        items, column = np.unique(interactions["item_id"].to_numpy(), return_inverse=True)
+        times = interactions["rated_at"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
+        weight = 0.5 ** ((times.max() - times) / 86_400e6 / half_life_days)
+        matrix = coo_matrix((weight.astype(np.float32), (row, column)), (len(users), len(items))).tocsr()
+        with threadpool_limits(1, "blas"):
+            model = AlternatingLeastSquares(factors=factors, regularization=0.05, alpha=10.0, random_state=0)
+            model.fit(matrix, show_progress=False)
+        return cls(items, np.asarray(model.item_factors), users, np.asarray(model.user_factors))
+
+    def scores(self, query: Query) -> Float32s:
+        """float32 [users, items]; 0 for who or what was not met."""
+        user, item = positions(self.users, query.histories.user_ids), positions(self.items, query.item_ids())
+        scores = self.user_factors[user] @ self.item_factors[item].T
+        return np.where((user >= 0)[:, None] & (item >= 0)[None, :], scores, np.float32(0)).astype(np.float32)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--protocols", nargs="+", choices=["replay", "split", "last"], default=["replay", "split", "last"]
+    )
     parser.add_argument("--windows", type=int, default=8)
     parser.add_argument("--days", type=int, default=14)
+    parser.add_argument("--data", type=Path, help="Parquet or CSV with user_id, item_id, rated_at")
     options = parser.parse_args()
-    per_user: dict[str, list[np.ndarray]] = defaultdict(list)
-    recent: list[np.ndarray] = []
     with TemporaryDirectory() as folder:
-        world = World(Path(folder))
-        newest = pc.max(world.interactions["rated_at"]).as_py()
-        for cutoff in cutoffs(newest, options.windows, options.days):
-            test = NewestInteractions.split(world.interactions, cutoff, cutoff + timedelta(days=options.days))
-            query = world.query(test)
-            items = query.item_ids()
-            relevant, seen, counts = test.relevant(items), test.histories.seen(items), test.target_counts()
-            contenders: dict[str, Scorer] = {
-                "popularity": Popularity.fit(test.train),
-                "popularity of 7 days": Popularity.fit(test.train, last_days=7),
-                "item-kNN": ItemKnn.fit(test.train),
-                "EASE": Ease.fit(test.train),
-            }
-            known = world.interactions.filter(pc.less(world.interactions["rated_at"], cutoff))
-            for name, changes in VARIANTS.items():
-                contenders[name] = fit(known, known, config=RecommenderConfig(**changes))
-            for name, contender in contenders.items():
-                ndcg, _ = ndcg_and_recall(contender.scores(query), relevant, seen, target_counts=counts)
-                per_user[name].append(ndcg)
-            recent.append(np.full(len(ndcg), cutoff >= TUNED_UNTIL))
-            shown = ", ".join(f"{name} {per_user[name][-1].mean():.3f}" for name in contenders)
-            print(f"{cutoff.date()}: {len(ndcg)} users; {shown}", file=sys.stderr, flush=True)
-    late = np.concatenate(recent)
-    table(f"All {options.windows} windows of {options.days} days", {n: np.concatenate(v) for n, v in per_user.items()})
-    table("Windows from 1998-03-20 on", {n: np.concatenate(v)[late] for n, v in per_user.items()})
+        world = BareWorld(options.data) if options.data else World(Path(folder))
+        variants = {"model": {}} if options.data else VARIANTS
+        if "replay" in options.protocols:
+            tests = rolling_replay(world.interactions, windows=options.windows, days=options.days)
+            found, late = judged(world, tests, variants)
+            table(f"Rolling replay, {options.windows} windows of {options.days} days", found)
+            if not options.data:
+                table("Of these, windows from 1998-03-20 on", {name: values[late] for name, values in found.items()})
+        if "split" in options.protocols:
+            table("One split by time, 80 to 20", judged(world, [time_split(world.interactions)], variants)[0])
+        if "last" in options.protocols:
+            table("Leave the last out", judged(world, [leave_last_out(world.interactions)], variants)[0])
 
 
-def table(title: str, per_user: dict[str, np.ndarray]) -> None:
+def judged(
+    world: World | BareWorld, tests: Iterable[NewestInteractions], variants: dict[str, dict[str, object]]
+) -> tuple[dict[str, Float64s], Bools]:
+    """NDCG@10 of every contender for every user of every test, and which of these come after the tuning."""
+    per_user: dict[str, list[Float64s]] = defaultdict(list)
+    late: list[Bools] = []
+    for test in tests:
+        query = world.query(test)
+        items = query.item_ids()
+        relevant, seen, counts = test.relevant(items), test.histories.seen(items), test.target_counts()
+        contenders: dict[str, Scorer] = {
+            "popularity": Popularity.fit(test.train),
+            "popularity of 7 days": Popularity.fit(test.train, last_days=7),
+            "item-kNN": ItemKnn.fit(test.train),
+            "EASE": Ease.fit(test.train),
+            "sequential rules": SequentialRules.fit(test.train),
+            "ALS": Als.fit(test.train),
+        }
+        for name, changes in variants.items():
+            contenders[name] = fit(test.train, test.train, config=RecommenderConfig.model_validate(changes))
+        for name, contender in contenders.items():
+            ndcg, _ = ndcg_and_recall(contender.scores(query), relevant, seen, target_counts=counts)
+            per_user[name].append(ndcg)
+        late.append(np.full(len(counts), test.cutoff >= TUNED_UNTIL))
+        shown = ", ".join(f"{name} {per_user[name][-1].mean():.3f}" for name in contenders)
+        print(f"{test.cutoff.date()}: {len(counts)} users; {shown}", file=sys.stderr, flush=True)
+    return {name: np.concatenate(values) for name, values in per_user.items()}, np.concatenate(late)
+
+
+def table(title: str, per_user: dict[str, Float64s]) -> None:
     model = per_user["model"]
     print(f"\n{title}: {len(model)} user and window pairs\n")
     print("| | NDCG@10 | 95 % interval | model minus this, paired |\n|---|---:|---:|---:|")

@@ -1,4 +1,4 @@
-"""What would people pick instead: popularity, recent popularity, item-kNN and EASE, under the model's own interface."""
+"""What would people pick instead: popularity, item-kNN, EASE and sequential rules, under the model's own interface."""
 
 from __future__ import annotations
 
@@ -113,6 +113,50 @@ class Ease:
         items = log.catalogue()
         settings = SignalSettings(ridge, rating_half_life_days, history_half_life_items, (popular_days,))
         weights = ease(log, positions(items, log.item_ids), len(items), int(log.rated_at[-1]) + 1, settings)
+        return cls(items, weights, history_half_life_items, Popularity.fit(interactions, last_days=popular_days))
+
+    def scores(self, query: Query) -> Float32s:
+        """float32 [users, items]; items never rated get 0."""
+        return _by_history(query, self.items, self.weights, self.history_half_life_items, self.popularity)
+
+
+@dataclass(frozen=True)
+class SequentialRules:
+    """What came soon after what the user met of late, for others; a user without history gets recent popularity.
+
+    `items`: int64 [catalogue]; `weights`: float32 [catalogue, catalogue], of the row's item on the column's.
+    """
+
+    items: Int64s
+    weights: Float32s
+    history_half_life_items: float
+    popularity: Popularity
+
+    @classmethod
+    def fit(
+        cls,
+        interactions: pa.Table,
+        *,
+        steps: int = 10,
+        rating_half_life_days: float = 20.0,
+        history_half_life_items: float = 1.0,
+        popular_days: float = 7.0,
+    ) -> SequentialRules:
+        """Weighted sequential rules (Ludewig and Jannach, 2018): each pair of a user's items up to `steps` events
+        apart adds 1 / distance to the weight of the earlier on the later, decayed by the later one's age.
+        """
+        log = _read(interactions)
+        items = log.catalogue()
+        by_user = np.argsort(log.user_ids, kind="stable")  # stable keeps time order within a user
+        users, times = log.user_ids[by_user], log.rated_at[by_user]
+        column = positions(items, log.item_ids[by_user])
+        decay = 0.5 ** ((log.rated_at[-1] - times) / DAY_US / rating_half_life_days)
+        weights = np.zeros((len(items), len(items)), dtype=np.float32)
+        for distance in range(1, min(steps, len(log) - 1) + 1):
+            same = users[distance:] == users[:-distance]
+            pairs = (column[:-distance][same], column[distance:][same])
+            np.add.at(weights, pairs, (decay[distance:][same] / distance).astype(np.float32))
+        np.fill_diagonal(weights, 0.0)
         return cls(items, weights, history_half_life_items, Popularity.fit(interactions, last_days=popular_days))
 
     def scores(self, query: Query) -> Float32s:

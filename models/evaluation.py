@@ -1,4 +1,4 @@
-"""How good is a ranking: NDCG and Recall at k over the whole catalogue, on the newest interactions, with intervals."""
+"""How good is a ranking: NDCG, Recall and MRR at k over the whole catalogue, with intervals over users."""
 
 from __future__ import annotations
 
@@ -93,18 +93,15 @@ class NewestInteractions:
 def evaluate(
     scores: Float32s, test: NewestInteractions, items: Int64s, *, k: int = 10, resamples: int = 1000, seed: int = 0
 ) -> list[Evaluation]:
-    """NDCG@k and Recall@k of scores float32 [users, items] for the test's users and the given items (int64 [items]).
+    """NDCG, Recall and MRR at k of scores float32 [users, items] for the test's users and items (int64 [items]).
 
     Items a user had met before the cutoff are left out. A target that is not among `items` counts as missed: leaving
     it out would flatter a scorer that knows fewer items. Users are resampled with `seed` for the intervals.
     """
-    per_user = ndcg_and_recall(
-        scores, test.relevant(items), test.histories.seen(items), target_counts=test.target_counts(), k=k
-    )
-    return [
-        interval(values, metric=name, resamples=resamples, seed=seed)
-        for name, values in zip((f"NDCG@{k}", f"Recall@{k}"), per_user, strict=True)
-    ]
+    relevant, seen = test.relevant(items), test.histories.seen(items)
+    ndcg, recall = ndcg_and_recall(scores, relevant, seen, target_counts=test.target_counts(), k=k)
+    per_user = {f"NDCG@{k}": ndcg, f"Recall@{k}": recall, f"MRR@{k}": reciprocal_rank(scores, relevant, seen, k=k)}
+    return [interval(values, metric=name, resamples=resamples, seed=seed) for name, values in per_user.items()]
 
 
 def ndcg_and_recall(
@@ -137,6 +134,13 @@ def ndcg_and_recall(
     gains = 1.0 / np.log2(np.arange(2, k + 2))
     ideal = np.cumsum(gains)[np.minimum(counts, k) - 1]
     return (hits * gains[: hits.shape[1]]).sum(axis=1) / ideal, hits.sum(axis=1) / counts
+
+
+def reciprocal_rank(scores: Float32s, relevant: Bools, seen: Bools, *, k: int = 10) -> Float64s:
+    """Per user 1 / rank of the first target in the top k, 0 without one (Voorhees, 1999): float64 [users]."""
+    ranked = top_k(scores, seen, k)
+    hits = np.take_along_axis(relevant & ~seen, ranked, axis=1)
+    return np.where(hits.any(axis=1), 1.0 / (hits.argmax(axis=1) + 1), 0.0)
 
 
 def top_k(scores: Float32s, seen: Bools, k: int) -> Int64s:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from lakehouse import Snapshot
 from lakehouse.settings import Settings
 from lakehouse.tables import Movie
+from models.beyond_accuracy import ListQuality
 from models.fairness import Disparity, GroupScore
 from tasks.decide import Champion
 from tasks.features import TrainingSet
@@ -86,6 +87,7 @@ class Comparison(BaseModel):
         against_champion: challenger minus champion in NDCG@10, paired by user; empty without a champion.
         groups: NDCG@10 of the challenger (of the champion where nothing was trained) by group of users.
         disparities: how far the groups of each attribute lie apart.
+        lists: what each contender's lists are like beside accurate, by contender.
         examples: a few users' recommendations.
     """
 
@@ -98,6 +100,7 @@ class Comparison(BaseModel):
     against_champion: list[Score]
     groups: list[GroupScore]
     disparities: list[Disparity]
+    lists: dict[str, ListQuality]
     examples: list[Recommended]
 
 
@@ -166,7 +169,8 @@ class _Test(NamedTuple):
 
 
 def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[str, Scorer]) -> Comparison:
-    from models.baselines import Ease, ItemKnn, Popularity
+    from models.baselines import Ease, ItemKnn, Popularity, SequentialRules
+    from models.beyond_accuracy import list_quality
     from models.evaluation import NewestInteractions, evaluate, interval, ndcg_and_recall
     from models.fairness import by_group
 
@@ -177,6 +181,7 @@ def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[st
         "recent popularity": Popularity.fit(newest.train, last_days=7),
         "item-kNN": ItemKnn.fit(newest.train),
         "EASE": Ease.fit(newest.train),
+        "sequential rules": SequentialRules.fit(newest.train),
         "popularity": Popularity.fit(newest.train),
     }
     items = test.query.item_ids()
@@ -193,6 +198,7 @@ def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[st
         difference = interval(per_user["challenger"] - per_user["champion"], metric="NDCG@10 difference")
         paired.append(Score(contender="challenger", **difference.model_dump()))
     best = "challenger" if "challenger" in models else "champion"
+    genres = [row or [] for row in test.query.items["movies__genres"].to_pylist()]
     groups, disparities = by_group(per_user[best], _attributes(test.query))
     return Comparison(
         window_from=training_set.cutoff,
@@ -202,6 +208,7 @@ def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[st
         against_champion=paired,
         groups=groups,
         disparities=disparities,
+        lists={name: list_quality(matrix, newest, items, genres) for name, matrix in scores.items()},
         examples=_examples(models[best], test, movies),
     )
 

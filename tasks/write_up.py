@@ -50,6 +50,10 @@ def write_up(
             interactions=comparison.targets,
             scores=tuple(page.Score(**score.model_dump()) for score in comparison.scores),
             groups=tuple(page.GroupResult(**group.model_dump()) for group in comparison.groups),
+            lists=tuple(
+                page.ListResult(contender=contender, **quality.model_dump(exclude={"users"}))
+                for contender, quality in comparison.lists.items()
+            ),
         ),
         gates=tuple(page.GateVerdict(gate=g.gate, passed=g.passed, reason=g.reason) for g in outcome.gates),
         drift=page.DriftResult(

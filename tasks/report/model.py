@@ -86,6 +86,16 @@ class GroupResult(Part):
     judged: bool = Field(description="Whether it has users enough to be compared.")
 
 
+class ListResult(Part):
+    """What one contender's lists are like, beside accurate."""
+
+    contender: str
+    coverage: float = Field(ge=0, le=1, description="Share of the catalogue that somebody is shown.")
+    novelty_bits: float = Field(ge=0)
+    diversity: float = Field(ge=0, le=1)
+    miscalibration: float = Field(ge=0)
+
+
 class EvaluationResult(Part):
     """The comparison on the newest interactions. Contenders and metrics are shown in the order given."""
 
@@ -94,6 +104,7 @@ class EvaluationResult(Part):
     interactions: int = Field(ge=0, description="Targets in the window.")
     scores: tuple[Score, ...]
     groups: tuple[GroupResult, ...] = ()
+    lists: tuple[ListResult, ...] = ()
 
     def score(self, contender: str, metric: str) -> Score | None:
         """The score of one contender by one metric, if it was measured."""

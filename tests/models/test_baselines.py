@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from models.baselines import Ease, ItemKnn, Popularity
+from models.baselines import Ease, ItemKnn, Popularity, SequentialRules
 from models.errors import InteractionsError
 from models.interactions import Histories, Query
 
@@ -78,3 +78,12 @@ def test_ease_ranks_by_what_the_same_people_rated_and_falls_back_on_recent_popul
     assert scores[1, 3] > scores[1, [0, 1, 4]].max()
     assert scores[2].tolist() == [9, 8, 15, 14, 0], "a new user gets what most rated in the last week"
     assert np.diag(fitted.weights).tolist() == [0, 0, 0, 0]
+
+
+def test_sequential_rules_rank_what_came_soon_after_and_not_what_came_before() -> None:
+    log = interactions((1, 10, 9), (1, 11, 8), (1, 12, 7), (2, 10, 6), (2, 11, 5), (2, 12, 4), (9, 11, 3))
+    fitted = SequentialRules.fit(log, rating_half_life_days=1e9)
+    scores = fitted.scores(query(log, 9, 77, items=(10, 11, 12, 99)))
+    assert scores[0].tolist() == pytest.approx([0, 0, 2, 0])
+    assert fitted.weights[0].tolist() == pytest.approx([0, 2, 1]), "two events apart counts half"
+    assert scores[1].tolist() == [2, 3, 2, 0], "a new user gets what most rated in the last week"

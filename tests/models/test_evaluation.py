@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import ndcg_score
 
 from models.errors import EvaluationError
-from models.evaluation import NewestInteractions, evaluate, interval, ndcg_and_recall, top_k
+from models.evaluation import NewestInteractions, evaluate, interval, ndcg_and_recall, reciprocal_rank, top_k
 
 
 def day(number: int) -> datetime:
@@ -70,6 +70,13 @@ def test_k_may_exceed_the_catalogue() -> None:
     assert (ndcg[0], recall[0]) == (pytest.approx(1 / np.log2(3)), 1.0)
 
 
+def test_the_reciprocal_rank_is_that_of_the_first_unseen_target() -> None:
+    scores = np.array([[5.0, 4.0, 3.0, 2.0], [5.0, 4.0, 3.0, 2.0], [5.0, 4.0, 3.0, 2.0]], dtype=np.float32)
+    relevant = np.array([[True, False, False, True], [False, False, True, True], [False, False, False, True]])
+    seen = np.array([[True, False, False, False], [False] * 4, [False] * 4])
+    assert reciprocal_rank(scores, relevant, seen, k=3).tolist() == [1 / 3, 1 / 3, 0.0]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -104,7 +111,8 @@ def test_a_window_without_new_items_is_refused() -> None:
 
 def test_a_target_outside_the_catalogue_counts_as_missed() -> None:
     test = NewestInteractions.split(interactions((1, 10, 1), (1, 11, 6), (1, 12, 6)), day(5), day(10))
-    ndcg, recall = evaluate(np.array([[1.0, 2.0]], dtype=np.float32), test, np.array([10, 11]))
+    ndcg, recall, rank = evaluate(np.array([[1.0, 2.0]], dtype=np.float32), test, np.array([10, 11]))
+    assert rank.metric == "MRR@10" and rank.value == 1.0
     assert recall.value == pytest.approx(1 / 2)
     assert ndcg.value == pytest.approx(1 / (1 + 1 / np.log2(3)))
 

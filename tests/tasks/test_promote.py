@@ -43,6 +43,7 @@ def comparison(
         against_champion=paired,
         groups=[],
         disparities=[disparity] if disparity else [],
+        lists={},
         examples=[],
     )
 

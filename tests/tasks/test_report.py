@@ -30,6 +30,7 @@ from tasks.report.model import (
     GroupResult,
     Lineage,
     LineageNode,
+    ListResult,
     LlmUse,
     MetricChange,
     NodeKind,
@@ -66,7 +67,9 @@ def evaluation(*, champion: bool = True) -> EvaluationResult:
         GroupResult(attribute="gender", group="unknown", users=7, value=0.4, judged=False),
     )
     window = {"window_from": date(1998, 4, 8), "window_to": DAY, "interactions": 9417}
-    return EvaluationResult(**window, scores=tuple(scores), groups=groups)
+    like = {"coverage": 0.4127, "novelty_bits": 2.345, "diversity": 0.8214, "miscalibration": 0.7531}
+    lists = (ListResult(contender="challenger", **like),)
+    return EvaluationResult(**window, scores=tuple(scores), groups=groups, lists=lists)
 
 
 def drift() -> DriftResult:
@@ -309,7 +312,7 @@ SHOWN = {
         "9,417 new interactions from 1998-04-08 to 1998-04-20",
         "challenger 0.1412 0.1259 to 0.1573 0.1172 0.1019 to 0.1333 318",
         "recent popularity 0.0893 0.0740 to 0.1054",
-        "gender F 101 0.1502 yes", "gender unknown 7 0.4000 no",
+        "challenger 0.413 2.35 0.821 0.753", "gender F 101 0.1502 yes", "gender unknown 7 0.4000 no",
         "parity passed 0 of 21,466 values differ", "baseline failed 0.0236 above item-kNN",
     ),
     "night-drift": (

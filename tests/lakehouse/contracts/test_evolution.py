@@ -8,7 +8,6 @@ from decimal import Decimal
 from itertools import count
 from typing import Annotated, Literal
 
-import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from pydantic import Field
@@ -291,6 +290,19 @@ def test_additive_and_widening_changes_are_applied_published_and_lose_no_row(lib
     assert latest.delta().metadata().description == "One book, or one of its printings."
 
 
+def test_a_new_required_column_gets_the_default_that_the_row_model_has_for_it(library: Lakehouse) -> None:
+    body = {"__annotations__": fields(binding=str), "__doc__": "One book.", "__module__": __name__, "binding": "paper"}
+    row_model = type(Table)("Book", (Table,), body, name="books")
+    (change,) = plan(library, row_model).changes
+    assert change.kind == "widening"
+    assert change.text.endswith("the stored rows get its default 'paper'")
+    before = [row.model_dump() for row in rows_of(library, books_with())]
+    books_again = type(Table)("Book", (Table,), body, name="books")
+    bring_up(library, books_again.contract)
+    assert [row.model_dump() for row in rows_of(library, books_again)] == [r | {"binding": "paper"} for r in before]
+    assert plan(library, books_again).changes == ()
+
+
 def test_an_additive_change_touches_no_file_and_a_widening_one_writes_them_anew(library: Lakehouse) -> None:
     files = set(open_delta(library.uri("books")).file_uris())
     bring_up(library, books_with(weight=float | None).contract)
@@ -412,12 +424,12 @@ def test_another_writer_in_between_is_a_conflict_and_nothing_of_it_is_published(
     found = plan(library, row_model)
     original = evolution._rewrite
 
-    def meanwhile(table: DeltaTable, target: pa.Schema, properties: object) -> None:
+    def meanwhile(table: DeltaTable, *rest: object) -> None:
         stale = books()
         write_deltalake(
             library.uri("books"), to_arrow(stale, [stale.model_validate({**ROWS[0], "isbn": "x"})]), mode="append"
         )
-        original(table, target, properties)
+        original(table, *rest)
 
     monkeypatch.setattr(evolution, "_rewrite", meanwhile)
     with pytest.raises(TableBusyError):

@@ -3,6 +3,7 @@
 | change | kind | what is done |
 | --- | --- | --- |
 | column added, optional | additive | the schema alone; stored rows have null |
+| optional field added to a nested model | widening | rows written anew: readers disagree about files that lack one |
 | column added, required, with a default in the row model | widening | rows written anew, with the default |
 | column becomes optional, rule loosened, description | additive | the schema alone |
 | type widened (int32 to int64, float to double, a larger decimal) | widening | rows written anew, in one commit |
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from lakehouse.contracts.arrow import as_type
 from lakehouse.contracts.completing import default_of, filled, has_default
 from lakehouse.contracts.delta_schema import check_constraints
 from lakehouse.contracts.differences import Change, differences
@@ -286,7 +288,7 @@ def _rewrite(table: DeltaTable, row_model: type[Table], target: pa.Schema, prope
 def _column(batch: pa.RecordBatch, row_model: type[Table], field: pa.Field) -> pa.Array:
     if field.name not in batch.schema.names:
         return filled(row_model, field, batch.num_rows)
-    return batch.column(field.name).cast(field.type)
+    return as_type(batch.column(field.name), field.type)
 
 
 def _touched(lake: Lakehouse, name: str) -> Touched:

@@ -32,6 +32,16 @@ def validator(row_model: type[Table]) -> Draft202012Validator:
     return Draft202012Validator(cast(Mapping[str, Any], json_schema(row_model.contract)), format_checker=FORMATS)
 
 
+PART: dict[str, object] = {
+    "code": "AB",
+    "price": "9.90",
+    "weight": None,
+    "made_at": "1998-03-01T12:00:00Z",
+    "maker": {"name": "Ann", "founded": "1990-01-01"},
+    "sizes": [1],
+    "mood": None,
+}
+
 #: One defect of a column's value each, and the tables that have the column.
 DEFECTS: list[tuple[str, object]] = [
     ("number", -6),
@@ -66,6 +76,19 @@ DEFECTS: list[tuple[str, object]] = [
     ("scores", []),
     ("scores", ["high"]),
     ("grid", [1]),
+    ("maker", None),
+    ("maker", "Ann"),
+    ("maker", {"name": "", "founded": None}),
+    ("maker", {"name": "Ann", "founded": "1998-02-30"}),
+    ("spare", PART | {"code": "abc"}),
+    ("spare", PART | {"maker": {"name": "0123456789", "founded": None}}),
+    ("spare", PART | {"mood": "mild"}),
+    ("parts", [PART | {"weight": 0}]),
+    ("parts", [PART | {"price": "1.234"}]),
+    ("parts", [PART | {"sizes": [1, 2, 3, 4]}]),
+    ("parts", [PART, PART, PART]),
+    ("parts", [None]),
+    ("parts", [{name: value for name, value in PART.items() if name != "made_at"}]),
     ("unknown", 1),
 ]
 
@@ -94,6 +117,9 @@ def good() -> dict[str, object]:
         "tags": ["a"],
         "scores": None,
         "grid": [[1], []],
+        "maker": {"name": "Ann", "founded": None},
+        "spare": None,
+        "parts": [PART],
     }
 
 
@@ -141,6 +167,23 @@ def test_a_required_column_must_be_there_and_an_optional_one_may_be_left_out(
 ) -> None:
     row = {name: value for name, value in good().items() if name != column}
     assert validator(every_kind).is_valid(row) is every_kind.contract.column(column).nullable
+
+
+def test_a_nested_model_is_an_object_that_takes_its_own_fields_alone(every_kind: type[Table]) -> None:
+    schema = cast(dict[str, Any], json_schema(every_kind.contract))["properties"]
+    assert schema["maker"]["description"] == "Who made it."
+    assert schema["maker"]["properties"]["name"] == {
+        "type": "string",
+        "description": "Its name.",
+        "minLength": 1,
+        "maxLength": 9,
+    }
+    part = schema["parts"]["items"]
+    assert (part["type"], schema["spare"]["type"], schema["parts"]["maxItems"]) == ("object", ["object", "null"], 2)
+    assert part["required"] == ["code", "price", "made_at", "sizes"]
+    assert part["properties"]["price"]["x-bounds"] == {"ge": "0"}
+    assert part["properties"]["maker"]["type"] == ["object", "null"]
+    assert not validator(every_kind).is_valid(good() | {"parts": [PART | {"colour": "red"}]})
 
 
 def test_what_holds_for_more_than_one_value_is_said_in_keywords_of_its_own(every_kind: type[Table]) -> None:

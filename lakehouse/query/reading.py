@@ -310,8 +310,17 @@ def _uses(table: DeltaTable, feature: str) -> bool:
 
 
 def _actions(table: DeltaTable) -> pa.Table:
-    """The log's entry of each file. (``pa.table`` would load pandas, to see whether this is one of its frames.)"""
-    return pa.RecordBatchReader.from_stream(table.get_add_actions(flatten=True)).read_all()
+    """The log's entry of each file, asked once while a table is open at a version."""
+    version, known = getattr(table, _KNOWN, (-1, None))
+    if version != table.version():
+        # ``pa.table`` would load pandas, to see whether this is one of its frames.
+        known = pa.RecordBatchReader.from_stream(table.get_add_actions(flatten=True)).read_all()
+        setattr(table, _KNOWN, (table.version(), known))
+    return known
+
+
+#: Where an opened table keeps what ``_actions`` has asked, and at which version.
+_KNOWN = "_millrace_files"
 
 
 def _paths(table: DeltaTable) -> list[str]:

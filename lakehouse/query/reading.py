@@ -269,6 +269,12 @@ def _is_small(actions: pa.Table) -> bool:
     return bool(sum(actions["size_bytes"].to_pylist()) <= SMALL)
 
 
+def file_sizes(table: DeltaTable) -> dict[str, int]:
+    """Bytes of each file of the version, by path."""
+    actions = _actions(table)
+    return dict(zip(map(unquote, actions["path"].to_pylist()), actions["size_bytes"].to_pylist(), strict=True))
+
+
 def file_system(table: DeltaTable) -> pafs.FileSystem:
     """The table's folder or bucket, for pyarrow; paths are relative to the table."""
     folder = local_folder(table)

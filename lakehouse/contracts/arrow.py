@@ -53,7 +53,7 @@ def is_list(arrow: pa.DataType) -> bool:
 
 
 def as_type(values: pa.Array, wanted: pa.DataType) -> pa.Array:
-    """Values in a wider type; fields of nested models that they lack are null."""
+    """Values in a wider type, or as text; fields of nested models that they lack are null."""
     if pa.types.is_struct(wanted) and pa.types.is_struct(values.type):
         present = dict(zip((field.name for field in values.type), values.flatten(), strict=True))
         fields = [
@@ -65,6 +65,8 @@ def as_type(values: pa.Array, wanted: pa.DataType) -> pa.Array:
         ends = pa.compute.cumulative_sum(pa.concat_arrays([pa.array([0], pa.int32()), lengths]))
         mask = values.is_null() if values.null_count else None
         return pa.ListArray.from_arrays(ends, as_type(values.flatten(), wanted.value_type), type=wanted, mask=mask)
+    if pa.types.is_struct(values.type):  # one without fields, which Arrow can't write out
+        return pa.array([None if value is None else str(value) for value in values.to_pylist()], wanted)
     return values.cast(wanted)
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
+from lakehouse.contracts.arrow import as_type
 from lakehouse.contracts.table import Table
 from lakehouse.errors import BatchConflictError, ContractError, StorageError, first_line
 from lakehouse.lake import Lakehouse
@@ -164,10 +165,8 @@ def _readable(rows: pa.Table) -> pa.Table:
     for place, field in enumerate(rows.schema):
         kind = _readable_type(field.type)
         if kind != field.type:
-            column = rows.column(place)
-            empty = pa.types.is_struct(field.type) and pa.types.is_string(kind)  # Arrow writes no text of these itself
-            texts = pa.array([None if value is None else str(value) for value in column.to_pylist()], kind)
-            rows = rows.set_column(place, field.name, texts if empty else column.cast(kind))
+            parts = [as_type(part, kind) for part in rows.column(place).chunks]
+            rows = rows.set_column(place, field.name, pa.chunked_array(parts, kind))
     return rows
 
 

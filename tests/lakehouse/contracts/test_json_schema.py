@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
-from pydantic import Field, ValidationError, create_model
+from pydantic import BaseModel, Field, ValidationError, create_model
 
 from features.generated import row_lists
 from lakehouse import Key
@@ -30,6 +30,17 @@ def is_instant(value: object) -> bool:
 
 def validator(row_model: type[Table]) -> Draft202012Validator:
     return Draft202012Validator(cast(Mapping[str, Any], json_schema(row_model.contract)), format_checker=FORMATS)
+
+
+class Box(BaseModel):
+    label: Annotated[str, Field(min_length=1, max_length=3)]
+    grams: Annotated[int | None, Field(ge=1, le=9)]
+
+
+class Delivery(Table, name="deliveries_as_json"):
+    delivery_id: Annotated[int, Key()]
+    box: Box | None
+    boxes: Annotated[list[Box], Field(min_length=1)]
 
 
 PART: dict[str, object] = {
@@ -137,6 +148,14 @@ def test_what_a_row_model_takes_and_writes_as_json_is_valid(row_model: type[Tabl
     for row in data.draw(row_lists(row_model.contract, row_model.contract.names, max_size=4)):
         written = json.loads(row_model.model_validate(row).model_dump_json())
         assert list(validator(row_model).iter_errors(written)) == []
+
+
+@settings(derandomize=True, deadline=None, max_examples=20)
+@given(data=st.data())
+def test_rows_that_are_made_of_a_contract_keep_its_rules_at_every_depth(data: st.DataObject) -> None:
+    for row in data.draw(row_lists(Delivery.contract, Delivery.contract.names, max_size=4)):
+        written = json.loads(Delivery.model_validate(row).model_dump_json())
+        assert list(validator(Delivery).iter_errors(written)) == []
 
 
 @settings(derandomize=True, deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])

@@ -152,18 +152,18 @@ def _shown(value: object) -> str:
 
 
 def _changes(contract: Contract, changes: Sequence[str]) -> dict[str, object]:
-    """COLUMN=VALUE as a mapping; the value of a list is written in JSON."""
+    """COLUMN=VALUE as a mapping; the value of a list or a nested model is written in JSON."""
     found: dict[str, object] = {}
     for change in changes:
         name, equals, text = change.partition("=")
         if not (name and equals):
             raise click.BadParameter(f"{change!r} is not COLUMN=VALUE, such as rating=4.5.", param_hint="--set")
         found[name] = text or None
-        if text and name in contract.names and contract.column(name).type.kind == "list":
+        if text and name in contract.names and contract.column(name).type.kind in ("list", "struct"):
             try:
                 found[name] = json.loads(text, parse_float=Decimal)
             except ValueError as error:
-                hint = f'{text!r} is no list in JSON, such as ["Drama"].'
+                hint = f'{text!r} is not JSON, such as ["Drama"] or {{"city": "Delft"}}.'
                 raise click.BadParameter(hint, param_hint="--set") from error
     return found
 

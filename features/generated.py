@@ -68,10 +68,13 @@ def as_table(contract: Contract, columns: Sequence[str], rows: Sequence[Row]) ->
 
 
 def _column(column: Column, few: bool) -> st.SearchStrategy[object]:
-    rules: _Rules = {rule.kind: rule.value for rule in column.rules if rule.column == column.name}
-    counted = _few(column.type, rules) if column.key or few else None
-    values = _values(column.type, rules) if counted is None else counted
+    counted = _few(column.type, _rules_at(column, column.name)) if column.key or few else None
+    values = _values(column, column.type, column.name) if counted is None else counted
     return st.none() | values if column.nullable else values
+
+
+def _rules_at(column: Column, path: str) -> _Rules:
+    return {rule.kind: rule.value for rule in column.rules if rule.column == path}
 
 
 def _few(kind: ColumnType, rules: _Rules) -> st.SearchStrategy[object] | None:
@@ -84,7 +87,9 @@ def _few(kind: ColumnType, rules: _Rules) -> st.SearchStrategy[object] | None:
     return None
 
 
-def _values(kind: ColumnType, rules: _Rules) -> st.SearchStrategy[object]:
+def _values(column: Column, kind: ColumnType, path: str) -> st.SearchStrategy[object]:
+    """Values of a column, or of the part of it that a path leads to."""
+    rules = _rules_at(column, path)
     if kind.kind in ("int", "float", "decimal"):
         return _numbers(kind, rules)
     if kind.kind == "bool":
@@ -95,9 +100,14 @@ def _values(kind: ColumnType, rules: _Rules) -> st.SearchStrategy[object]:
         return instants()
     if kind.kind == "date":
         return instants().map(lambda instant: instant.date())
+    if kind.kind == "struct":
+        parts = {member.name: _values(column, member.type, f"{path}.{member.name}") for member in kind.members}
+        optional = {member.name: st.none() | parts[member.name] for member in kind.members if member.nullable}
+        return st.fixed_dictionaries(parts | optional)
     assert kind.item is not None, f"no values are generated for the type {kind}"
     size = _length(rules, "min_length", 0)
-    return st.lists(_values(kind.item, {}), min_size=size, max_size=_length(rules, "max_length", size + 3))
+    items = _values(column, kind.item, f"{path}[]")
+    return st.lists(items, min_size=size, max_size=_length(rules, "max_length", size + 3))
 
 
 def _numbers(kind: ColumnType, rules: _Rules) -> st.SearchStrategy[object]:

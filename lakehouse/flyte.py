@@ -16,6 +16,7 @@ from flytekit.models.literals import StructuredDataset as StructuredDatasetLiter
 from flytekit.models.types import LiteralType, SimpleType, StructuredDatasetType
 from flytekit.types.structured import StructuredDataset
 
+from lakehouse.contracts.json_schema import json_type
 from lakehouse.contracts.table import ColumnType, Table
 from lakehouse.errors import WrongTableError
 from lakehouse.lake import Lakehouse
@@ -102,6 +103,8 @@ class SnapshotTransformer(TypeTransformer[Snapshot[Table]]):  # type: ignore[mis
         if column_type.kind == "list":
             assert column_type.item is not None
             return LiteralType(collection_type=self._column_type(column_type.item))
+        if column_type.kind == "struct":
+            return LiteralType(simple=SimpleType.STRUCT, metadata=json_type(column_type))
         return LiteralType(simple=self._SIMPLE[column_type.kind])
 
 

@@ -15,6 +15,8 @@ from lakehouse.errors import StorageError, TableBusyError, first_line
 from lakehouse.storage import Storage
 
 if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
     from lakehouse.snapshot import Condition, Snapshot
 
 #: Folder of the system tables in a lake.
@@ -220,7 +222,15 @@ class Ledger:
         return f"{self.storage.root}/{LEDGER_FOLDER}/{row_model.contract.table}"
 
     def append(self, rows: Sequence[Table]) -> None:
-        """Add rows of one model; a row whose key is already there is left as it is."""
+        """Add rows of one model; a row whose key is already there is left as it is.
+
+        A table that an earlier version of this code has made is brought up to the row model first.
+
+        Raises:
+            EvolutionError: the row model asks for what the stored table can't become.
+            StorageError: the table can't be written.
+            TableBusyError: other processes were quicker, many times over.
+        """
         if not rows:
             return
         from deltalake import CommitProperties, DeltaTable, write_deltalake
@@ -244,6 +254,7 @@ class Ledger:
                         configuration={"delta.checkpointInterval": "10"},  # a commit a row: keeps opening it quick
                     )
                 table = DeltaTable(path)
+                self._bring_up(table, row_model)
                 known = self._keys(row_model)
                 fresh = [row for key, row in reversed(unique.items()) if key not in known]
                 if not fresh:
@@ -278,11 +289,17 @@ class Ledger:
     def read_at(self, row_model: type[LedgerRow], where: Sequence[Condition] = ()) -> tuple[int, list[LedgerRow]]:
         """Like ``read``, with the version of the system table; -1 if nobody has written to it."""
         from lakehouse.contracts.arrow import records
+        from lakehouse.contracts.completing import completed
+        from lakehouse.query.conditions import kept
 
         snapshot = self._newest(row_model)
         if snapshot is None:
             return -1, []
-        rows = [row_model.model_validate(record) for record in records(snapshot.arrow(where=where))]
+        stored = snapshot.columns()
+        found = snapshot.arrow(where=[condition for condition in where if condition[0] in stored])
+        found = completed(found, row_model, snapshot.version)
+        found = kept(found, [condition for condition in where if condition[0] not in stored])
+        rows = [row_model.model_validate(record) for record in records(found)]
         clock = row_model.contract.event_time
         if clock is not None:
             rows.sort(key=lambda row: getattr(row, clock))
@@ -295,7 +312,17 @@ class Ledger:
         columns = snapshot.arrow(list(row_model.contract.key))
         return set(zip(*(column.to_pylist() for column in columns.columns), strict=True))
 
-    def _newest(self, row_model: type[LedgerRow]) -> Snapshot[LedgerRow] | None:
+    def _bring_up(self, table: DeltaTable, row_model: type[Table]) -> None:
+        from lakehouse.contracts.arrow import arrow_schema
+        from lakehouse.snapshot import schema_of
+
+        if not schema_of(table).equals(arrow_schema(row_model.contract)):
+            from lakehouse.contracts.evolution import bring_up_ledger
+
+            bring_up_ledger(self.storage.root, table, row_model)
+
+    def _newest(self, row_model: type[Table]) -> Snapshot[Table] | None:
+        """The table as it stands, whatever the row model says by now."""
         from deltalake import DeltaTable
 
         from lakehouse.snapshot import Snapshot, open_delta
@@ -303,4 +330,4 @@ class Ledger:
         path = self.uri(row_model)
         if not DeltaTable.is_deltatable(path):
             return None
-        return Snapshot.of(open_delta(path), path, row_model)
+        return Snapshot.of(open_delta(path), path, Table)

@@ -178,6 +178,10 @@ class Snapshot(Generic[Row]):
 
         return Diff(self, other)
 
+    def columns(self) -> list[str]:
+        """Names of the columns that the version has, whatever its row model declares."""
+        return list(schema_of(self._table).names)
+
     def absent(self) -> list[str]:
         """Optional columns that are declared and that the version does not have; they are read as nulls.
 

@@ -80,14 +80,18 @@ def storage_of(root: str | Path) -> Storage:
 
 
 class LocalStorage:
-    """Files in a folder of this machine."""
+    """Files in a folder of this machine.
+
+    What every opening of a version asks (``read``, ``exists``) joins text: pathlib takes longer than the file system.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.root = str(folder)
 
     def read(self, key: str) -> bytes:
-        return (self.folder / key).read_bytes()
+        with open(f"{self.root}/{key}", "rb") as file:  # noqa: PTH123
+            return file.read()
 
     def write(self, key: str, content: bytes, *, overwrite: bool = False) -> bool:
         path = self.folder / key
@@ -114,7 +118,7 @@ class LocalStorage:
         (self.folder / key).unlink(missing_ok=True)
 
     def exists(self, key: str) -> bool:
-        return (self.folder / key).is_file()
+        return os.path.isfile(f"{self.root}/{key}")  # noqa: PTH113
 
     def keys(self, prefix: str) -> Iterator[str]:
         for path in (self.folder / prefix).rglob("*"):

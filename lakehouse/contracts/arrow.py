@@ -24,6 +24,9 @@ def arrow_type(column_type: ColumnType) -> pa.DataType:
     if column_type.kind == "list":
         assert column_type.item is not None
         return pa.list_(pa.field("element", arrow_type(column_type.item)))
+    if column_type.kind == "struct":
+        # Nullable all of them: Delta keeps no requirement within a list, and the gate keeps every one.
+        return pa.struct([_commented(m.name, arrow_type(m.type), True, m.description) for m in column_type.members])
     if column_type.kind == "decimal":
         return pa.decimal128(column_type.precision, column_type.scale)
     return _SCALARS[column_type.kind]
@@ -33,15 +36,38 @@ def arrow_schema(contract: Contract) -> pa.Schema:
     """The contract's Arrow schema, descriptions as ``comment`` metadata (Delta shows them as column comments)."""
     return pa.schema(
         [
-            pa.field(
-                column.name,
-                arrow_type(column.type),
-                nullable=column.nullable,
-                metadata={"comment": column.description} if column.description else None,
-            )
+            _commented(column.name, arrow_type(column.type), column.nullable, column.description)
             for column in contract.columns
         ]
     )
+
+
+def _commented(name: str, kind: pa.DataType, nullable: bool, description: str) -> pa.Field:
+    return pa.field(name, kind, nullable, {"comment": description} if description else None)
+
+
+def is_list(arrow: pa.DataType) -> bool:
+    """Whether values are lists, in whichever of Arrow's layouts."""
+    types = pa.types
+    return bool(types.is_list(arrow) or types.is_large_list(arrow) or types.is_list_view(arrow))
+
+
+def as_type(values: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """Values in a wider type, or as text; fields of nested models that they lack are null."""
+    if pa.types.is_struct(wanted) and pa.types.is_struct(values.type):
+        present = dict(zip((field.name for field in values.type), values.flatten(), strict=True))
+        fields = [
+            as_type(present[f.name], f.type) if f.name in present else pa.nulls(len(values), f.type) for f in wanted
+        ]
+        return pa.StructArray.from_arrays(fields, fields=list(wanted), mask=values.is_null())
+    if pa.types.is_list(wanted) and pa.types.is_list(values.type):
+        lengths = values.value_lengths().fill_null(0)
+        ends = pa.compute.cumulative_sum(pa.concat_arrays([pa.array([0], pa.int32()), lengths]))
+        mask = values.is_null() if values.null_count else None
+        return pa.ListArray.from_arrays(ends, as_type(values.flatten(), wanted.value_type), type=wanted, mask=mask)
+    if pa.types.is_struct(values.type):  # one without fields, which Arrow can't write out
+        return pa.array([None if value is None else str(value) for value in values.to_pylist()], wanted)
+    return values.cast(wanted)
 
 
 def records(table: pa.Table) -> Iterator[dict[str, object]]:

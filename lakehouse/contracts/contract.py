@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -41,7 +42,7 @@ class References:
         return self.target.partition(".")[2]
 
 
-Kind = Literal["int", "float", "decimal", "bool", "str", "date", "datetime", "list"]
+Kind = Literal["int", "float", "decimal", "bool", "str", "date", "datetime", "list", "struct"]
 
 
 @dataclass(frozen=True)
@@ -53,17 +54,34 @@ class ColumnType:
         item: the element type of a list; no element may be null.
         precision: digits in all, of a decimal.
         scale: digits after the point, of a decimal.
+        members: the fields of a struct, which a nested model is.
     """
 
     kind: Kind
     item: ColumnType | None = None
     precision: int = 0
     scale: int = 0
+    members: tuple[Member, ...] = ()
 
     def __str__(self) -> str:
+        if self.kind == "struct":
+            return f"{{{', '.join(map(str, self.members))}}}"
         if self.kind == "list":
             return f"list[{self.item}]"
         return f"decimal({self.precision},{self.scale})" if self.kind == "decimal" else self.kind
+
+
+@dataclass(frozen=True)
+class Member:
+    """One field of a nested model."""
+
+    name: str
+    type: ColumnType
+    nullable: bool
+    description: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.type}{'?' if self.nullable else ''}"
 
 
 RuleKind = Literal[
@@ -88,7 +106,7 @@ class Rule:
     """One thing that must hold for a column of every row.
 
     Attributes:
-        column: its name.
+        column: its name; of a nested field its path, such as ``lines[].price``, where ``[]`` is each element of a list.
         kind: what must hold.
         value: the bound, length (of a str in characters, of a list in elements), pattern or choices. Bounds of decimals
             are text if they are no whole number, so that no digit is lost.
@@ -97,6 +115,16 @@ class Rule:
     column: str
     kind: RuleKind
     value: float | int | str | tuple[str, ...] | None = None
+
+    @property
+    def top(self) -> str:
+        """The column that the rule is about, or about a part of."""
+        return self.steps[0]
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The path, step by step: ``lines[].price`` is ``lines``, ``[]``, ``price``."""
+        return tuple(self.column.replace("[]", ".[]").split("."))
 
     @property
     def name(self) -> str:
@@ -120,6 +148,15 @@ class Column:
     subject: bool = False
     event_time: bool = False
     references: References | None = None
+
+
+def nested(path: str, column_type: ColumnType) -> Iterator[tuple[str, Member]]:
+    """Every nested field below a place, each with its path, in order; those that hold others come before these."""
+    while column_type.item is not None:
+        path, column_type = f"{path}[]", column_type.item
+    for member in column_type.members:
+        yield f"{path}.{member.name}", member
+        yield from nested(f"{path}.{member.name}", member.type)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Annotated, Literal, Union, get_args, get_origin
 
 import annotated_types
-from pydantic import AwareDatetime, BaseModel
+from pydantic import AwareDatetime, BaseModel, RootModel
 from pydantic.fields import FieldInfo
 
 from lakehouse.contracts.contract import (
@@ -23,6 +23,7 @@ from lakehouse.contracts.contract import (
     EventTime,
     Key,
     Kind,
+    Member,
     References,
     Rule,
     RuleKind,
@@ -68,6 +69,10 @@ def read_contract(
     return contract
 
 
+#: Kinds whose values no key and no reference can be made of.
+_NOT_COMPARED = ("list", "struct", "float")
+
+
 @dataclass(frozen=True)
 class _Place:
     """A column or the elements of one: type, rules and markers."""
@@ -89,7 +94,7 @@ def _column(table: str, name: str, field: FieldInfo) -> Column:
 
     references = next((m for m in place.markers if isinstance(m, References)), None)
     if references:
-        if place.type.kind in ("list", "float"):
+        if place.type.kind in _NOT_COMPARED:
             raise ContractError(
                 f"{where} references {references.target} as a {place.type}.",
                 fix="Reference a column of the same type: int, str, date.",
@@ -104,7 +109,7 @@ def _column(table: str, name: str, field: FieldInfo) -> Column:
         if place.type.kind != "datetime":
             raise ContractError(f"{where} is an event time but not a datetime.", fix="Declare it as datetime.")
         rules.append(Rule(name, "known_by"))
-    if has(Key) and (place.nullable or place.type.kind in ("list", "float")):
+    if has(Key) and (place.nullable or place.type.kind in _NOT_COMPARED):
         raise ContractError(f"{where} can't be a key: keys are required and comparable.", fix="Use int, str or date.")
     if has(Subject) and place.type.kind not in ("int", "str"):
         raise ContractError(f"{where} can't identify a person as a {place.type}.", fix="Use int or str.")
@@ -121,8 +126,18 @@ def _column(table: str, name: str, field: FieldInfo) -> Column:
     )
 
 
-def _place(table: str, path: str, annotation: object, metadata: Sequence[object]) -> _Place:
-    """Read one annotation and all below it; ``path`` is the column's name, with ``[]`` for its elements."""
+def _place(
+    table: str, path: str, annotation: object, metadata: Sequence[object], above: tuple[type[BaseModel], ...] = ()
+) -> _Place:
+    """Read one annotation and all below it.
+
+    Args:
+        table: for messages.
+        path: the column's name, with ``[]`` for its elements and ``.name`` for a nested model's field.
+        annotation: the type.
+        metadata: of the field.
+        above: the nested models that it stands in.
+    """
     where = f"{table}.{path}"
     annotation, nullable = _unwrap_optional(annotation)
     markers = list(metadata)
@@ -134,28 +149,63 @@ def _place(table: str, path: str, annotation: object, metadata: Sequence[object]
         annotation, optional = _unwrap_optional(annotation)
         nullable = nullable or optional
     choices = _choices(annotation)
+    below: tuple[Rule, ...] = ()
     if choices:
         column_type = ColumnType("str")
     elif get_origin(annotation) is list:
-        item = _place(table, f"{path}[]", get_args(annotation)[0], ())
-        if item.nullable or item.rules or item.markers:
+        item = _place(table, f"{path}[]", get_args(annotation)[0], (), above)
+        if item.nullable or item.markers or any(rule.column == f"{path}[]" for rule in item.rules):
             raise ContractError(
                 f"{where} is a list whose elements are optional, marked or bound by rules.",
                 fix="Declare a list of plain values, and leave out of it what is not there.",
             )
         column_type = ColumnType("list", item=item.type)
+        below = item.rules
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        column_type, below = _struct(table, path, annotation, above)
     else:
         column_type = _scalar(annotation, markers, where)
     rules = []
-    if not path.endswith("[]"):  # that a list's elements are of its type and there is part of the list's own type
+    if path.isidentifier():  # the types of all that is nested in it are part of the column's own
         rules.append(Rule(path, "type", str(column_type)))
-        if not nullable:
-            rules.append(Rule(path, "required"))
+    if not nullable and not path.endswith("[]"):  # that a list's elements are there is part of its type
+        rules.append(Rule(path, "required"))
     if choices:
         rules.append(Rule(path, "one_of", choices))
     for marker in markers:
         rules.extend(_rules(marker, path, column_type, where))
-    return _Place(column_type, nullable, tuple(rules), tuple(markers))
+    return _Place(column_type, nullable, (*rules, *below), tuple(markers))
+
+
+def _struct(
+    table: str, path: str, model: type[BaseModel], above: tuple[type[BaseModel], ...]
+) -> tuple[ColumnType, tuple[Rule, ...]]:
+    """A nested model's type and the rules of its fields."""
+    where = f"{table}.{path}"
+    if model in above:
+        raise ContractError(
+            f"{where} holds {model.__name__}, which holds itself.", fix="Give the parts rows and keys of their own."
+        )
+    if issubclass(model, RootModel) or not model.model_fields or model.model_config.get("extra") == "allow":
+        raise ContractError(
+            f"{where} holds {model.__name__}, whose fields are not all declared.",
+            fix="Nest a model with named fields that takes no others.",
+        )
+    _check_model(model, where)
+    members: list[Member] = []
+    rules: list[Rule] = []
+    for name, field in model.model_fields.items():
+        _check_field(f"{where}.{name}", name, field)
+        place = _place(table, f"{path}.{name}", field.annotation, field.metadata, (*above, model))
+        marker = next((m for m in place.markers if isinstance(m, (Key, Subject, EventTime, References))), None)
+        if marker is not None:
+            raise ContractError(
+                f"{where}.{name} is a {type(marker).__name__} within a nested model, where no engine looks for one.",
+                fix="Make it a column of its own.",
+            )
+        members.append(Member(name, place.type, place.nullable, field.description or ""))
+        rules.extend(place.rules)
+    return ColumnType("struct", members=tuple(members)), tuple(rules)
 
 
 def _check_model(model: type[BaseModel], where: str) -> None:
@@ -229,7 +279,8 @@ def _scalar(annotation: object, markers: list[object], where: str) -> ColumnType
         return ColumnType("decimal", precision=digits, scale=places)
     raise ContractError(
         f"{where} has the type {annotation}, which no engine here can keep.",
-        fix="Use int, float, Decimal, bool, str, date, datetime, Literal or StrEnum of strings, a list, or Optional.",
+        fix="Use int, float, Decimal, bool, str, date, datetime, Literal or StrEnum of strings, a pydantic model, "
+        "a list or Optional of these.",
     )
 
 

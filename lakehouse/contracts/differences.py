@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from lakehouse.contracts.arrow import is_list
 from lakehouse.contracts.delta_schema import check_constraints
 from lakehouse.contracts.stored_schema import StoredColumn, declared_column, rule_of, stored_column, stored_schema
 from lakehouse.contracts.table import Contract, Rule
@@ -100,11 +101,17 @@ def _changes(
             yield _added(field.name, field)
             continue
         found = stored[field.name]
-        yield from _field_changes(field.name, found, field)
+        required = {rule.column for rule in column.rules if rule.kind == "required"}
+        of_type = [*_field_changes(field.name, found, field, required)]
+        yield from of_type
         before = stored_column(found.metadata)
         if before is not None:
             yield from _role_changes(field.name, before, declared_column(contract, column), clock)
-            yield from _rule_changes(before, declared_column(contract, column))
+            # What the rules say of nested fields that come or go is said by that.
+            moved = tuple(change.column for change in of_type if change.action in ("add column", "remove column"))
+            for change in _rule_changes(before, declared_column(contract, column)):
+                if not f"{change.column}.".startswith(tuple(f"{path}{end}" for path in moved for end in ".[")):
+                    yield change
         if (found.metadata or {}).get(b"comment", b"").decode() != column.description:
             yield Change(
                 column=field.name,
@@ -114,12 +121,7 @@ def _changes(
             )
     for name in stored:
         if name not in contract.names:
-            yield Change(
-                column=name,
-                kind="breaking",
-                action="remove column",
-                text=f"column {name} ({stored[name].type}) is stored and no longer declared",
-            )
+            yield _removed(name, stored[name])
     if configuration is not None:
         yield from _constraint_changes(contract, schema, configuration)
     if partition_by is not None and tuple(partition_by) != contract.partition_by:
@@ -135,9 +137,9 @@ def _changes(
         )
 
 
-def _field_changes(path: str, stored: pa.Field, declared: pa.Field) -> Iterator[Change]:
-    """Type and nullability."""
-    yield from _type_changes(path, stored.type, declared.type)
+def _field_changes(path: str, stored: pa.Field, declared: pa.Field, required: Set[str]) -> Iterator[Change]:
+    """Type and nullability; ``required`` names the paths below that may not be null."""
+    yield from _type_changes(path, stored.type, declared.type, required)
     if stored.nullable and not declared.nullable:
         yield Change(
             column=path,
@@ -150,9 +152,21 @@ def _field_changes(path: str, stored: pa.Field, declared: pa.Field) -> Iterator[
         yield Change(column=path, kind="additive", action="allow nulls", text=f"column {path} becomes optional")
 
 
-def _type_changes(path: str, stored: pa.DataType, declared: pa.DataType) -> Iterator[Change]:
-    if _is_list(stored) and _is_list(declared):
-        yield from _type_changes(f"{path}[]", stored.value_type, declared.value_type)
+def _type_changes(path: str, stored: pa.DataType, declared: pa.DataType, required: Set[str]) -> Iterator[Change]:
+    if is_list(stored) and is_list(declared):
+        yield from _type_changes(f"{path}[]", stored.value_type, declared.value_type, required)
+    elif pa.types.is_struct(stored) and pa.types.is_struct(declared):
+        there = {field.name: field for field in stored}
+        for field in declared:
+            below = f"{path}.{field.name}"
+            if field.name in there:
+                yield from _type_changes(below, there[field.name].type, field.type, required)
+            elif below in required:
+                yield _added(below, field.with_nullable(False))
+            else:  # with the rows: readers disagree about files whose nested models lack a field
+                yield _added(below, field).model_copy(update={"kind": "widening"})
+        for name in there.keys() - {field.name for field in declared}:
+            yield _removed(f"{path}.{name}", there[name])
     elif not same_type(stored, declared):
         wider = _is_wider(declared, stored)
         yield Change(
@@ -173,6 +187,11 @@ def _added(path: str, field: pa.Field) -> Change:
         action="add column",
         text=f"column {path} ({field.type}) is new and required, and the stored rows don't have it",
     )
+
+
+def _removed(path: str, field: pa.Field) -> Change:
+    text = f"column {path} ({field.type}) is stored and no longer declared"
+    return Change(column=path, kind="breaking", action="remove column", text=text)
 
 
 def _role_changes(name: str, before: StoredColumn, after: StoredColumn, clock: str | None) -> Iterator[Change]:
@@ -286,8 +305,12 @@ def _as_stored(contract: Contract, schema: pa.Schema) -> Contract:
 
 def same_type(stored: pa.DataType, declared: pa.DataType) -> bool:
     """Whether a stored type is the declared one; Arrow has several layouts for one and the same text or list."""
-    if _is_list(stored) and _is_list(declared):
+    if is_list(stored) and is_list(declared):
         return same_type(stored.value_type, declared.value_type)
+    if pa.types.is_struct(stored) and pa.types.is_struct(declared):
+        there = {field.name: field.type for field in stored}
+        names = [field.name for field in declared]
+        return sorted(there) == sorted(names) and all(same_type(there[f.name], f.type) for f in declared)
     if _is_text(stored) and _is_text(declared):
         return True
     return bool(stored == declared)
@@ -309,11 +332,6 @@ def _is_wider(declared: pa.DataType, stored: pa.DataType) -> bool:
         more = declared.precision - declared.scale >= stored.precision - stored.scale
         return bool(more and declared.scale >= stored.scale)
     return False
-
-
-def _is_list(arrow: pa.DataType) -> bool:
-    types = pa.types
-    return bool(types.is_list(arrow) or types.is_large_list(arrow) or types.is_list_view(arrow))
 
 
 def _is_text(arrow: pa.DataType) -> bool:

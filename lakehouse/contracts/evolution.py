@@ -3,6 +3,8 @@
 | change | kind | what is done |
 | --- | --- | --- |
 | column added, optional | additive | the schema alone; stored rows have null |
+| optional field added to a nested model | widening | rows written anew: readers disagree about files that lack one |
+| column added, required, with a default in the row model | widening | rows written anew, with the default |
 | column becomes optional, rule loosened, description | additive | the schema alone |
 | type widened (int32 to int64, float to double, a larger decimal) | widening | rows written anew, in one commit |
 | rule or nullability tightened | additive if every stored row keeps it | else breaking, with how many and which |
@@ -21,6 +23,8 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from lakehouse.contracts.arrow import as_type
+from lakehouse.contracts.completing import default_of, filled, has_default
 from lakehouse.contracts.delta_schema import check_constraints
 from lakehouse.contracts.differences import Change, differences
 from lakehouse.contracts.stored_rules import broken_constraint, broken_rule
@@ -122,15 +126,15 @@ def apply(lake: Lakehouse, plan: Plan) -> int | None:
     publications = settle(lake, plan.table)
     if not plan.changes:
         return None
-    contract = declared_tables()[plan.table].contract
+    row_model = declared_tables()[plan.table]
     table = open_delta(lake.uri(plan.table))
     if table.version() != plan.version:
         raise TableBusyError.changed(plan.table, f"the plan was made for version {plan.version}")
     act = None
     if _readers_get(publications, table.version()):
-        act = Act(kind="evolve", parent=table.version(), fingerprint=contract.fingerprint)
+        act = Act(kind="evolve", parent=table.version(), fingerprint=row_model.contract.fingerprint)
     with conflicts_explained(plan.table):
-        _change(table, contract, plan.changes, act)
+        _change(table, row_model, plan.changes, act)
     if act is not None:
         publish_act(lake, plan.table, table.version(), act)
     return table.version()
@@ -156,6 +160,22 @@ def bring_up(lake: Lakehouse, contract: Contract) -> None:
                 raise
 
 
+def bring_up_ledger(root: str, table: DeltaTable, row_model: type[Table]) -> None:
+    """Make a table of the ledger what its row model declares; nobody judges or publishes it.
+
+    Raises:
+        EvolutionError: a change is breaking; nothing was done.
+        CommitFailedError: another process was quicker; open the table anew.
+    """
+    contract = row_model.contract
+    lake = Lakehouse.open(root)
+    changes = tuple(_checked(lake, table, row_model, c) for c in differences(contract, schema_of(table)))
+    breaking = [change.text for change in changes if change.kind == "breaking"]
+    if breaking:
+        raise EvolutionError.refused(contract.table, breaking)
+    _change(table, row_model, changes, None)
+
+
 def _stored(lake: Lakehouse, name: str) -> DeltaTable | None:
     from deltalake import DeltaTable
 
@@ -176,6 +196,10 @@ def _found(table: DeltaTable, contract: Contract) -> tuple[Change, ...]:
 
 def _checked(lake: Lakehouse, table: DeltaTable, row_model: type[Table], change: Change) -> Change:
     """A change that became stricter, held against the rows: additive (or widening) if they keep it, else breaking."""
+    if change.kind == "breaking" and change.action == "add column" and has_default(row_model, change.column):
+        default = default_of(row_model, change.column)
+        text = f"column {change.column} is new and required, and the stored rows get its default {default!r}"
+        return change.model_copy(update={"kind": "widening", "text": text})
     if change.kind != "tightening":
         return change
     if change.constraint is not None:
@@ -198,9 +222,11 @@ def _readers_get(publications: Sequence[Publication], version: int) -> bool:
     return latest == version
 
 
-def _change(table: DeltaTable, contract: Contract, changes: Sequence[Change], act: Act | None) -> None:
+def _change(table: DeltaTable, row_model: type[Table], changes: Sequence[Change], act: Act | None) -> None:
     """Some commits, each right after the one before, or CommitFailedError: nobody else's rows come in between."""
     from deltalake import CommitProperties, write_deltalake
+
+    contract = row_model.contract
 
     def carrying() -> CommitProperties:
         if act is None:
@@ -218,7 +244,7 @@ def _change(table: DeltaTable, contract: Contract, changes: Sequence[Change], ac
             table.alter.drop_column_not_null(change.column, commit_properties=carrying())
     before = table.version()
     if any(change.kind == "widening" for change in changes):
-        _rewrite(table, target, carrying())
+        _rewrite(table, row_model, target, carrying())
         table.load_as_version(before + 1)
     elif any(change.action == "add column" for change in changes):
         # Delta-rs merges no metadata: columns that are there come with what they have.
@@ -240,13 +266,14 @@ def _change(table: DeltaTable, contract: Contract, changes: Sequence[Change], ac
         table.alter.set_table_description(contract.description, commit_properties=carrying())
 
 
-def _rewrite(table: DeltaTable, target: pa.Schema, properties: CommitProperties) -> None:
+def _rewrite(table: DeltaTable, row_model: type[Table], target: pa.Schema, properties: CommitProperties) -> None:
     """All rows anew in the declared types, batch by batch, as one commit."""
     from deltalake import write_deltalake
 
     stored = pa.RecordBatchReader.from_stream(table.scan())
     batches = (
-        pa.RecordBatch.from_arrays([_column(batch, field) for field in target], schema=target) for batch in stored
+        pa.RecordBatch.from_arrays([_column(batch, row_model, field) for field in target], schema=target)
+        for batch in stored
     )
     write_deltalake(
         table,
@@ -258,10 +285,10 @@ def _rewrite(table: DeltaTable, target: pa.Schema, properties: CommitProperties)
     )
 
 
-def _column(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+def _column(batch: pa.RecordBatch, row_model: type[Table], field: pa.Field) -> pa.Array:
     if field.name not in batch.schema.names:
-        return pa.nulls(batch.num_rows, field.type)
-    return batch.column(field.name).cast(field.type)
+        return filled(row_model, field, batch.num_rows)
+    return as_type(batch.column(field.name), field.type)
 
 
 def _touched(lake: Lakehouse, name: str) -> Touched:

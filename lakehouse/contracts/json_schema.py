@@ -12,6 +12,8 @@ What holds for more than one value is said in ``x-`` keywords, which validators 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lakehouse.contracts.contract import Column, ColumnType, Contract, Rule
 from lakehouse.contracts.patterns import json_pattern
 
@@ -23,7 +25,7 @@ Schema = dict[str, object]
 def json_schema(contract: Contract) -> Schema:
     """The JSON Schema of one row: an object that has every required column and none that is unknown.
 
-    An optional column may be null or left out, as in a batch.
+    An optional column, or field of a nested model, may be null or left out, as in a batch.
     """
     whole: Schema = {
         "x-key": list(contract.key),
@@ -46,18 +48,41 @@ def json_schema(contract: Contract) -> Schema:
 
 
 def _column(column: Column) -> Schema:
-    schema = _type(column.type)
-    if column.nullable:
+    schema = _place(column.rules, column.name, column.type, column.nullable, column.description)
+    if column.subject:
+        schema["x-subject"] = True
+    if column.references:
+        schema["x-references"] = column.references.target
+    return schema
+
+
+def json_type(column_type: ColumnType) -> Schema:
+    """The JSON Schema of a type alone, without rules."""
+    return _place((), "", column_type, False, "")
+
+
+def _place(rules: Sequence[Rule], path: str, kind: ColumnType, nullable: bool, description: str) -> Schema:
+    """The schema of a column, of a list's elements or of a nested model's field: what lies at a path."""
+    schema: Schema
+    if kind.item is not None:
+        schema = {"type": "array", "items": _place(rules, f"{path}[]", kind.item, False, "")}
+    elif kind.kind == "struct":
+        fields = {m.name: _place(rules, f"{path}.{m.name}", m.type, m.nullable, m.description) for m in kind.members}
+        required = [member.name for member in kind.members if not member.nullable]
+        schema = {"type": "object", "properties": fields, "required": required, "additionalProperties": False}
+    else:
+        schema = _scalar(kind)
+    if nullable:
         schema["type"] = [schema["type"], "null"]
-    if column.description:
-        schema["description"] = column.description
+    if description:
+        schema["description"] = description
     more: list[Schema] = []
     bounds: Schema = {}
-    for rule in column.rules:
-        if column.type.kind == "decimal" and rule.kind in _BOUNDS:
+    for rule in (rule for rule in rules if rule.column == path):
+        if kind.kind == "decimal" and rule.kind in _BOUNDS:
             bounds[rule.kind] = str(rule.value)
             continue
-        said = _rule(rule, column)
+        said = _rule(rule, kind, nullable)
         if schema.keys() & said.keys():  # a second bound or pattern: both must hold
             more.append(said)
         else:
@@ -66,17 +91,10 @@ def _column(column: Column) -> Schema:
         schema["allOf"] = more
     if bounds:
         schema["x-bounds"] = bounds
-    if column.subject:
-        schema["x-subject"] = True
-    if column.references:
-        schema["x-references"] = column.references.target
     return schema
 
 
-def _type(column_type: ColumnType) -> Schema:
-    if column_type.kind == "list":
-        assert column_type.item is not None
-        return {"type": "array", "items": _type(column_type.item)}
+def _scalar(column_type: ColumnType) -> Schema:
     if column_type.kind == "decimal":
         before, after = column_type.precision - column_type.scale, column_type.scale
         whole = f"(0|[1-9][0-9]{{0,{before - 1}}})" if before else "0"
@@ -99,7 +117,7 @@ _SCALARS: dict[str, Schema] = {
 _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 
 
-def _rule(rule: Rule, column: Column) -> Schema:
+def _rule(rule: Rule, kind: ColumnType, nullable: bool) -> Schema:
     """What a rule adds to its column's schema; nothing for those that the type or an ``x-`` keyword says."""
     if rule.kind in _BOUNDS:
         return {_BOUNDS[rule.kind]: rule.value}
@@ -107,12 +125,12 @@ def _rule(rule: Rule, column: Column) -> Schema:
         return {"multipleOf": rule.value}
     if rule.kind in ("min_length", "max_length"):
         least = rule.kind == "min_length"
-        if column.type.kind == "list":
+        if kind.kind == "list":
             return {"minItems" if least else "maxItems": rule.value}
         return {"minLength" if least else "maxLength": rule.value}
     if rule.kind == "pattern":
         return {"pattern": json_pattern(str(rule.value))}
     if rule.kind == "one_of":
         assert isinstance(rule.value, tuple)
-        return {"enum": [*rule.value, *([None] if column.nullable else [])]}
+        return {"enum": [*rule.value, *([None] if nullable else [])]}
     return {}

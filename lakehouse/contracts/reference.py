@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from lakehouse.contracts.contract import Column, Contract, Rule
+from lakehouse.contracts.contract import Column, ColumnType, Contract, Rule, nested
 
 
 def markdown(contract: Contract) -> str:
@@ -15,7 +15,7 @@ def markdown(contract: Contract) -> str:
     whole = list(_whole(contract))
     if whole:
         parts.append("\n".join(f"- {line}" for line in whole))
-    rows = [_row(column) for column in contract.columns]
+    rows = [row for column in contract.columns for row in _rows(column)]
     parts.append(_table(("column", "type", "is", "rules", "description"), rows))
     if contract.expectations:
         expected = "\n".join(f"- {_code(expectation.name)}" for expectation in contract.expectations)
@@ -33,7 +33,8 @@ def _whole(contract: Contract) -> Iterator[str]:
         yield f"newest {contract.event_time} no older than {contract.fresh_within} at the end of the day"
 
 
-def _row(column: Column) -> tuple[str, ...]:
+def _rows(column: Column) -> Iterator[tuple[str, ...]]:
+    """The column's line, and one for each field of the models nested in it."""
     roles = [
         word
         for word, holds in (
@@ -44,19 +45,25 @@ def _row(column: Column) -> tuple[str, ...]:
         )
         if holds
     ]
-    return (
-        column.name,
-        str(column.type),
-        ", ".join(roles),
-        _rules(column.rules),
-        column.description,
-    )
+    yield column.name, _type(column.type), ", ".join(roles), _rules(column.rules, column.name), column.description
+    for path, member in nested(column.name, column.type):
+        role = "" if member.nullable else "required"
+        yield path, _type(member.type), role, _rules(column.rules, path), member.description
 
 
-def _rules(rules: Iterable[Rule]) -> str:
-    """The rules that type and ``required`` don't already say; the column's own name is left out."""
+def _type(column_type: ColumnType) -> str:
+    """A nested model is an object: its fields have lines of their own."""
+    if column_type.item is not None:
+        return f"list[{_type(column_type.item)}]"
+    return "object" if column_type.kind == "struct" else str(column_type)
+
+
+def _rules(rules: Iterable[Rule], path: str) -> str:
+    """The rules at a path that type and ``required`` don't already say; the path itself is left out."""
     return ", ".join(
-        rule.name.removeprefix(f"{rule.column} ") for rule in rules if rule.kind not in ("type", "required")
+        rule.name.removeprefix(f"{path} ")
+        for rule in rules
+        if rule.column == path and rule.kind not in ("type", "required")
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import getitem
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -46,15 +46,15 @@ def broken_rule(lake: Lakehouse, table: DeltaTable, row_model: type[Table], rule
             contract,
             ([row for row in rows if row[rule.column] not in known] for rows in _rows(table, contract, rule.column)),
         )
-    field = row_model.model_fields[rule.column]
+    field = row_model.model_fields[rule.top]
     # A call, since the type is made here. Markers such as Key mean nothing to pydantic, which leaves them alone.
     declared: Any = getitem(cast(Any, Annotated), (field.annotation, None, *field.metadata))
     adapter: TypeAdapter[Any] = TypeAdapter(list[declared])
     return _counted(
         contract,
         (
-            [rows[n] for n in _refused(adapter, [r[rule.column] for r in rows], rule)]
-            for rows in _rows(table, contract, rule.column)
+            [rows[n] for n in _refused(adapter, [r[rule.top] for r in rows], rule)]
+            for rows in _rows(table, contract, rule.top)
         ),
     )
 
@@ -80,14 +80,31 @@ def _rows(table: DeltaTable, contract: Contract, column: str) -> Iterator[list[d
 def _refused(adapter: TypeAdapter[Any], values: list[Any], rule: Rule) -> list[int]:
     """Places of the values that break this very rule."""
     if rule.kind == "required":
-        return [n for n, value in enumerate(values) if value is None]
+        return [n for n, value in enumerate(values) if any(v is None for v in values_at(value, rule.steps[1:]))]
     try:
         adapter.validate_python(values)
     except ValidationError as error:
         words = _ERRORS.get(rule.kind)
         errors = error.errors(include_url=False, include_context=False, include_input=False)
-        return list(dict.fromkeys(int(e["loc"][0]) for e in errors if words is None or e["type"] in words))
+        at = [e for e in errors if rule.steps[1:] == _steps(e["loc"][1:]) and (words is None or e["type"] in words)]
+        return list(dict.fromkeys(int(e["loc"][0]) for e in at))
     return []
+
+
+def _steps(location: tuple[int | str, ...]) -> tuple[str, ...]:
+    """Where pydantic found an error, as a rule's path has it."""
+    return tuple("[]" if isinstance(step, int) else step for step in location)
+
+
+def values_at(value: Any, steps: Sequence[str]) -> Iterator[Any]:
+    """Every value that a rule's path leads to; below what is not there, there is none."""
+    if not steps:
+        yield value
+    elif steps[0] == "[]":
+        for below in value if isinstance(value, list) else ():
+            yield from values_at(below, steps[1:])
+    elif isinstance(value, dict):
+        yield from values_at(value.get(steps[0]), steps[1:])
 
 
 def _counted(contract: Contract, broken: Iterator[list[dict[str, Any]]]) -> Broken:

@@ -69,7 +69,9 @@ def declared_column(contract: Contract, column: Column) -> StoredColumn:
         event_time=column.event_time,
         subject=column.subject,
         cluster=contract.cluster_by.index(column.name) if column.name in contract.cluster_by else None,
-        rules=tuple((r.column, r.kind, r.value) for r in column.rules if r.kind not in _ELSEWHERE),
+        rules=tuple(
+            (r.column, r.kind, r.value) for r in column.rules if r.kind not in _ELSEWHERE or r.column != column.name
+        ),
     )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from lakehouse.contracts.contract import Contract
@@ -52,6 +53,55 @@ def audit(
     spark: SparkSession, lake: Lakehouse, contract: Contract, version: int, publications: Sequence[Publication]
 ) -> Verdict:
     """Measure a version, keep Deequ's states of it, and judge: rows, unique key, required columns, expectations."""
+    erased = _unmeasured_erasure(lake, contract.table, version, publications)
+    if erased is not None:
+        record(lake, contract.table, erased, _measured(spark, lake, contract, erased).metrics)
+    found = _measured(spark, lake, contract, version)
+    failed = ["Size: the table is empty"]  # what the other checks say of no rows helps nobody
+    if found.rows:
+        unique = found.key.value
+        failed = [] if unique == 1 else [f"Uniqueness of the key {', '.join(contract.key)} is {_number(unique)}, not 1"]
+        failed += [text for c in contract.columns if (text := _incomplete(c.name, c.nullable, found.by_expectation))]
+        past = _published_before(lake, contract, version, publications)
+        failed += [text for e in contract.expectations if (text := _judged(spark, e, found.by_expectation[e], past))]
+    return Verdict(tuple(failed), found.metrics, found.rows)
+
+
+def record(lake: Lakehouse, table: str, version: int, metrics: Sequence[Measured]) -> None:
+    """Write a version's metrics into the ledger, where later versions are judged by them."""
+    now = datetime.now(UTC)
+    lake.ledger.append(
+        [
+            Metric(
+                metric_id=f"{table}@{version}/{measured.metric}/{measured.column}",
+                table_name=table,
+                version=version,
+                metric=measured.metric,
+                column=measured.column,
+                value=measured.value,
+                measured_at=now,
+            )
+            for measured in metrics
+            if measured.value is not None
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class _Version:
+    """What was measured of one version."""
+
+    rows: int
+    key: Measured
+    by_expectation: Mapping[Expectation, Measured]
+
+    @property
+    def metrics(self) -> tuple[Measured, ...]:
+        return (self.key, *dict.fromkeys(self.by_expectation.values()))
+
+
+def _measured(spark: SparkSession, lake: Lakehouse, contract: Contract, version: int) -> _Version:
+    """A version's metrics, from what was kept of the one before where that can be; its own states are kept."""
     wanted = {e: analyzer(spark, e) for e in (*table_metrics(contract), *contract.expectations)}
     analyzers = list({a.name: a for a in wanted.values()}.values())
     before = _before(spark, lake, contract.table, version, analyzers)
@@ -69,15 +119,23 @@ def audit(
     size = next(int(m.value or 0) for m in found.values() if m.metric == "Size")
     steps = before.steps if before else 0
     keep_states(lake, contract.table, version, KeptStates(unique=unique == 1, steps=steps, states=known))
-    metrics = {e: found[a.name] for e, a in wanted.items()}
-    failed = ["Size: the table is empty"]  # what the other checks say of no rows helps nobody
-    if size:
-        failed = [] if unique == 1 else [f"Uniqueness of the key {', '.join(contract.key)} is {_number(unique)}, not 1"]
-        failed += [text for column in contract.columns if (text := _incomplete(column.name, column.nullable, metrics))]
-        past = _published_before(lake, contract, version, publications)
-        failed += [text for e in contract.expectations if (text := _judged(spark, e, metrics[e], past))]
     key_metric = Measured("Uniqueness", "key", unique if size else None)
-    return Verdict(tuple(failed), (key_metric, *dict.fromkeys(metrics.values())), size)
+    return _Version(size, key_metric, {e: found[a.name] for e, a in wanted.items()})
+
+
+def _unmeasured_erasure(lake: Lakehouse, table: str, version: int, publications: Sequence[Publication]) -> int | None:
+    """The published version before, if a person was erased since the metrics were last taken; else None.
+
+    An erasure starts no Spark and removes the kept states. Without its own metrics the table would seem to have
+    shrunk with the next batch.
+    """
+    before = [p for p in pointer.standing(publications) if p.version < version]
+    erased = max((p.version for p in before if p.kind == "erase"), default=None)
+    if erased is None:
+        return None
+    rows = lake.ledger.read(Metric, where=[("table_name", "=", table), ("metric", "=", "Size")])
+    measured = max((row.version for row in rows if row.version < version), default=-1)
+    return pointer.newest(before).version if measured < erased else None
 
 
 def _before(

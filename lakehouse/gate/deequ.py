@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from lakehouse.contracts.expectations import Expectation
 from lakehouse.contracts.patterns import engine_pattern
-from lakehouse.contracts.table import Contract, Rule
+from lakehouse.contracts.spark_schema import without_gaps
+from lakehouse.contracts.table import ColumnType, Contract, Rule
 from lakehouse.gate.metric_states import Kind, State, States
 
 if TYPE_CHECKING:
@@ -70,13 +71,13 @@ class Measured:
     value: float | None
 
 
-def judge_rows(batch: DataFrame, rules: Sequence[Rule], day: date) -> DataFrame:
+def judge_rows(batch: DataFrame, contract: Contract, day: date) -> DataFrame:
     """Add one boolean column for each rule, named by the rule: whether the row keeps it.
 
     Args:
         batch: the contract's columns in their declared types, ``__raw_<column>`` as the value came where a cast was
             needed, and ``__ref_<column>`` (bool) where a column references another table.
-        rules: what to check.
+        contract: its rules are what to check.
         day: the day whose end the batch describes; no event may be later.
     """
     from pydeequ.checks import Check, CheckLevel
@@ -84,11 +85,11 @@ def judge_rows(batch: DataFrame, rules: Sequence[Rule], day: date) -> DataFrame:
 
     spark = batch.sparkSession
     suite = VerificationSuite(spark).onData(batch)
-    lists = {name for name, kind in batch.dtypes if kind.startswith("array<")}
-    for rule in rules:
+    for rule in contract.rules:
         # A check of its own for each rule: Deequ's row-level result has one column a check.
         check = Check(spark, CheckLevel.Error, rule.name)
-        condition = row_condition(rule, raw=RAW + rule.column in batch.columns, day=day, is_list=rule.column in lists)
+        declared = contract.column(rule.top).type
+        condition = row_condition(rule, declared, raw=RAW + rule.top in batch.columns, day=day)
         suite = suite.addCheck(check.satisfies(condition, rule.name))
     result = suite.run()
     with warnings.catch_warnings():
@@ -170,38 +171,64 @@ def metrics_of(
     ]
 
 
-def row_condition(rule: Rule, *, raw: bool, day: date, is_list: bool = False) -> str:
-    """The rule as a Spark SQL condition; a null passes all rules but ``required``."""
-    column = f"`{rule.column}`"
-    value = rule.value
+def row_condition(rule: Rule, declared: ColumnType, *, raw: bool, day: date) -> str:
+    """The rule as a Spark SQL condition; a null passes all rules but ``required``.
+
+    Args:
+        rule: what must hold.
+        declared: the type of its column.
+        raw: whether the row has the value as it came, too, because it was cast.
+        day: the day whose end the batch describes.
+    """
+    column = f"`{rule.top}`"
     if rule.kind == "type":
-        kept = f"`{RAW}{rule.column}` IS NULL OR {column} IS NOT NULL" if raw else "true"
-        # A list[str] has no place for a null either.
-        whole = f"({column} IS NULL OR NOT exists({column}, item -> item IS NULL))"
-        return f"({kept}) AND {whole}" if str(value).startswith("list[") else kept
-    if rule.kind == "required":
+        kept = f"`{RAW}{rule.top}` IS NULL OR {column} IS NOT NULL" if raw else "true"
+        return f"({kept}) AND {without_gaps(column, declared)}"
+    if rule.kind == "required" and rule.column == rule.top:
         # A value of the wrong type breaks the rule on types, not this one.
-        return f"`{RAW}{rule.column}` IS NOT NULL" if raw else f"{column} IS NOT NULL"
+        return f"`{RAW}{rule.top}` IS NOT NULL" if raw else f"{column} IS NOT NULL"
+    return _everywhere(rule, column, declared, rule.steps[1:], day)
+
+
+def _everywhere(rule: Rule, place: str, declared: ColumnType, steps: Sequence[str], day: date) -> str:
+    """The rule's condition for every value that the rest of its path leads to; what is not there breaks none."""
+    if not steps:
+        return _condition(rule, place, declared, day)
+    step, *rest = steps
+    if step == "[]":
+        assert declared.item is not None
+        item = f"item{len(steps)}"
+        return f"{place} IS NULL OR forall({place}, {item} -> {_everywhere(rule, item, declared.item, rest, day)})"
+    below = f"{place}.`{step}`"
+    if rule.kind == "required" and not rest:
+        return f"{place} IS NULL OR {below} IS NOT NULL"
+    member = next(member for member in declared.members if member.name == step)
+    return _everywhere(rule, below, member.type, rest, day)
+
+
+def _condition(rule: Rule, place: str, declared: ColumnType, day: date) -> str:
+    """The rule's condition for one value."""
+    value = rule.value
     if rule.kind == "references":
-        return f"{column} IS NULL OR `{REFERENCE}{rule.column}`"
+        return f"{place} IS NULL OR `{REFERENCE}{rule.top}`"
     if rule.kind == "known_by":
         end = datetime.combine(day + timedelta(days=1), time.min, UTC)
         # What is stamped with the very end of the day (a day's statistics) is known by then.
-        return f"{column} IS NULL OR {column} <= TIMESTAMP '{end.strftime('%Y-%m-%d %H:%M:%S')}'"
+        return f"{place} IS NULL OR {place} <= TIMESTAMP '{end.strftime('%Y-%m-%d %H:%M:%S')}'"
     if rule.kind == "one_of":
         assert isinstance(value, tuple)
-        return f"{column} IS NULL OR {column} IN ({', '.join(spark_text(item) for item in value)})"
+        return f"{place} IS NULL OR {place} IN ({', '.join(spark_text(item) for item in value)})"
     if rule.kind == "pattern":
-        return f"{column} IS NULL OR {column} RLIKE {spark_text(engine_pattern(str(value)))}"
+        return f"{place} IS NULL OR {place} RLIKE {spark_text(engine_pattern(str(value)))}"
     if rule.kind in ("min_length", "max_length"):
         sign = ">=" if rule.kind == "min_length" else "<="
-        measure = "size" if is_list else "length"
-        return f"{column} IS NULL OR {measure}({column}) {sign} {int(str(value))}"
+        measure = "size" if declared.kind == "list" else "length"
+        return f"{place} IS NULL OR {measure}({place}) {sign} {int(str(value))}"
     if rule.kind == "multiple_of":
-        return f"{column} IS NULL OR {column} % {int(str(value))} = 0"
+        return f"{place} IS NULL OR {place} % {int(str(value))} = 0"
     sign = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}[rule.kind]
     # NaN counts as larger than any number in Spark, so a lower bound alone would let it through.
-    return f"{column} IS NULL OR (NOT isnan({column}) AND {column} {sign} {value})"
+    return f"{place} IS NULL OR (NOT isnan({place}) AND {place} {sign} {value})"
 
 
 def spark_text(value: str) -> str:

@@ -6,7 +6,8 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lakehouse.contracts.contract import Contract
+from lakehouse.contracts.arrow import is_list
+from lakehouse.contracts.contract import ColumnType, Contract
 from lakehouse.contracts.table import declared_tables
 from lakehouse.errors import BatchSchemaError, UnknownTableError
 from lakehouse.gate.deequ import RAW, REFERENCE, judge_rows
@@ -23,6 +24,7 @@ AS_IT_CAME = "__json"
 ERASED_RULE = "erased"
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
 
@@ -30,13 +32,35 @@ def check_columns(lake: Lakehouse, contract: Contract, batch: Batch) -> None:
     """BatchSchemaError for a column that is missing, unknown or there twice; an optional one may be left out."""
     import pyarrow.parquet as pq
 
-    *brought, _ = pq.read_schema(io.BytesIO(lake.storage.read(batch.path))).names  # staging adds the rows' numbers last
+    schema = pq.read_schema(io.BytesIO(lake.storage.read(batch.path)))
+    *brought, _ = schema.names  # staging adds the rows' numbers last
     missing = [c.name for c in contract.columns if not c.nullable and c.name not in brought]
     unknown = [name for n, name in enumerate(brought) if name not in contract.names or name in brought[:n]]
+    for column in contract.columns:
+        if brought.count(column.name) == 1:
+            _compare_nested(column.name, column.type, schema.field(column.name).type, missing, unknown)
     if missing or unknown:
         raise BatchSchemaError.columns(
             contract.table, batch.batch_id, batch.rows, missing=missing, unknown=unknown, known=contract.names
         )
+
+
+def _compare_nested(
+    path: str, declared: ColumnType, brought: pa.DataType, missing: list[str], unknown: list[str]
+) -> None:
+    """Add the nested fields that a column lacks or has too many; one of another type is for each row to answer for."""
+    import pyarrow as pa
+
+    if declared.item is not None and is_list(brought):
+        _compare_nested(f"{path}[]", declared.item, brought.value_type, missing, unknown)
+    elif declared.members and pa.types.is_struct(brought):
+        there = [field.name for field in brought]
+        names = [member.name for member in declared.members]
+        missing += [f"{path}.{m.name}" for m in declared.members if not m.nullable and m.name not in there]
+        unknown += [f"{path}.{name}" for n, name in enumerate(there) if name not in names or name in there[:n]]
+        for member in declared.members:
+            if there.count(member.name) == 1:
+                _compare_nested(f"{path}.{member.name}", member.type, brought.field(member.name).type, missing, unknown)
 
 
 def typed_rows(spark: SparkSession, lake: Lakehouse, contract: Contract, batch: Batch) -> DataFrame:
@@ -75,7 +99,7 @@ def judged_rows(rows: DataFrame, contract: Contract, batch: Batch) -> DataFrame:
     as_it_came = F.to_json(F.struct(*came), {"ignoreNullFields": "false"})
     rules = [F.when(~F.col(rule_column(rule.name)), F.lit(rule.name)) for rule in contract.rules]
     broken = F.filter(F.array(*rules), lambda name: name.isNotNull())
-    judged = judge_rows(rows, contract.rules, batch.day)
+    judged = judge_rows(rows, contract, batch.day)
     judged = judged.withColumn(BROKEN, F.when(F.col(ERASED), F.array(F.lit(ERASED_RULE))).otherwise(broken))
     return judged.withColumn(AS_IT_CAME, F.when(F.col(ERASED), F.lit("{}")).otherwise(as_it_came))
 

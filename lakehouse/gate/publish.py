@@ -28,13 +28,13 @@ from lakehouse.contracts.delta_schema import create_table
 from lakehouse.contracts.evolution import bring_up
 from lakehouse.contracts.table import Table
 from lakehouse.errors import AuditError, BatchConflictError, StorageError, TableBusyError, first_line
-from lakehouse.gate.auditing import Verdict, audit
+from lakehouse.gate.auditing import Verdict, audit, record
 from lakehouse.gate.judging import BROKEN, ERASED, ERASED_RULE, check_columns, judged_rows, rule_column, typed_rows
 from lakehouse.gate.merging import Counts, Merged, first_version, merge, merged_already, put_back
 from lakehouse.gate.quarantine import refuse, refused_rows
 from lakehouse.gate.staging import ROW_NUMBER, Batch, let_go, stage, staged
 from lakehouse.lake import Lakehouse
-from lakehouse.ledger import Metric, Publication
+from lakehouse.ledger import Publication
 from lakehouse.snapshot import Snapshot
 from lakehouse.tracing.openlineage import announce
 from lakehouse.upkeep.acts import settle
@@ -170,22 +170,7 @@ def _through_the_gate(
             break
     else:
         raise TableBusyError.changed(contract.table, "its merge was undone each time")
-    now = datetime.now(UTC)
-    lake.ledger.append(
-        [
-            Metric(
-                metric_id=f"{contract.table}@{version}/{measured.metric}/{measured.column}",
-                table_name=contract.table,
-                version=version,
-                metric=measured.metric,
-                column=measured.column,
-                value=measured.value,
-                measured_at=now,
-            )
-            for measured in verdict.metrics
-            if measured.value is not None
-        ]
-    )
+    record(lake, contract.table, version, verdict.metrics)
     publication = Publication(
         publication_id=f"{contract.table}/{batch.batch_id}@{version}",
         table_name=contract.table,
@@ -203,7 +188,7 @@ def _through_the_gate(
         failed_checks=list(verdict.failed),
         broken_rules=json.dumps(counts.broken_rules, sort_keys=True),
         fingerprint=contract.fingerprint,
-        published_at=now,
+        published_at=datetime.now(UTC),
     )
     lake.ledger.append([publication])
     announce(lake, publication)

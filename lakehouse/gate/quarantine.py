@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, Field
 
 from lakehouse.contracts.declaring import read_contract
-from lakehouse.contracts.table import EventTime, Key, Table
+from lakehouse.contracts.stored_rules import values_at
+from lakehouse.contracts.table import EventTime, Key, Rule, Table
 from lakehouse.errors import QuarantineError
 from lakehouse.gate.judging import AS_IT_CAME, BROKEN, ERASED_RULE, check_columns
 from lakehouse.gate.merging import application
@@ -78,8 +79,13 @@ class RefusedRow(BaseModel):
 
     @property
     def offending(self) -> dict[str, object]:
-        """The values that broke a rule, by rule; None where the column is missing."""
-        return {rule: self.values.get(rule.partition(" ")[0]) for rule in self.quarantined.rules}
+        """The values that broke a rule, by rule, those within a list as a list; None where the column is missing."""
+        found: dict[str, object] = {}
+        for rule in self.quarantined.rules:
+            top, *rest = Rule(rule.partition(" ")[0], "type").steps
+            value = self.values.get(top)
+            found[rule] = list(values_at(value, rest)) if "[]" in rest else next(values_at(value, rest), None)
+        return found
 
 
 def quarantined(lake: Lakehouse, name: str) -> Snapshot[Table] | None:

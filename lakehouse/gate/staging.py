@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
+from lakehouse.contracts.arrow import as_type
 from lakehouse.contracts.table import Table
 from lakehouse.errors import BatchConflictError, ContractError, StorageError, first_line
 from lakehouse.lake import Lakehouse
@@ -162,11 +163,26 @@ def _readable(rows: pa.Table) -> pa.Table:
     # Nulls where the sender's schema has none are for the gate to judge.
     rows = pa.Table.from_arrays(rows.columns, schema=pa.schema([field.with_nullable(True) for field in rows.schema]))
     for place, field in enumerate(rows.schema):
-        if pa.types.is_time(field.type) or pa.types.is_duration(field.type) or pa.types.is_null(field.type):
-            rows = rows.set_column(place, field.name, rows.column(place).cast(pa.string()))
-        elif pa.types.is_float16(field.type):
-            rows = rows.set_column(place, field.name, rows.column(place).cast(pa.float32()))
+        kind = _readable_type(field.type)
+        if kind != field.type:
+            parts = [as_type(part, kind) for part in rows.column(place).chunks]
+            rows = rows.set_column(place, field.name, pa.chunked_array(parts, kind))
     return rows
+
+
+def _readable_type(kind: pa.DataType) -> pa.DataType:
+    """The type to write in place of one, within lists and structs too."""
+    types = pa.types
+    if types.is_time(kind) or types.is_duration(kind) or types.is_null(kind):
+        return pa.string()
+    if types.is_float16(kind):
+        return pa.float32()
+    if types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_readable_type(kind.value_type)))
+    if types.is_struct(kind):
+        # Parquet has no struct without fields.
+        return pa.struct([f.with_type(_readable_type(f.type)) for f in kind]) if kind.num_fields else pa.string()
+    return kind
 
 
 def _key(table: str, batch_id: str) -> str:

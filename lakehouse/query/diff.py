@@ -1,8 +1,10 @@
 """What changed between two versions of a table? Rows added, removed and changed, and columns.
 
 Only files that one version has and the other lacks are read, and of a file in both only the rows whose deletion marks
-differ: the cost follows what changed. (With column mapping both versions are read whole.) Rows are matched by the row
-model's key, else as equal or not. DuckDB does it, in bounded memory: what doesn't fit goes to a temporary folder.
+differ. (With column mapping both versions are read whole.) A MERGE that changes a row rewrites the row's file: where
+the table keeps a change data feed, and that is fewer bytes, the feed is read instead (docs/adr/0012-diff.md). Rows are
+matched by the row model's key, else as equal or not. DuckDB does it, in bounded memory: what doesn't fit goes to a
+temporary folder.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ import pyarrow.compute as pc
 
 from lakehouse.contracts.table import Table
 from lakehouse.errors import DiffError
-from lakehouse.query import reading
-from lakehouse.snapshot import Snapshot, schema_of
+from lakehouse.query import feed, reading
+from lakehouse.snapshot import Snapshot, quote_name, schema_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -135,8 +137,17 @@ class Diff:
 
     @cached_property
     def files(self) -> int:
-        """How many files must be read, both versions' together."""
-        return sum(len(side.paths) for side in self._sides)
+        """How many files must be read, both versions' together, or those of the feed."""
+        found = self._feed
+        return found.files if found is not None else sum(len(side.paths) for side in self._sides)
+
+    @cached_property
+    def _feed(self) -> feed.Feed | None:
+        """The table's own record of the changes, where it has one that is fewer bytes to read than the files."""
+        if self._schemas[0] != self._schemas[1]:
+            return None
+        found = feed.between(self.before, self.after)
+        return found if found is not None and found.bytes < sum(side.bytes for side in self._sides) else None
 
     @property
     def _names(self) -> list[str]:
@@ -177,9 +188,28 @@ class Diff:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute(f"SET memory_limit = '{MEMORY}'")
             connection.execute("SET temp_directory = $folder", {"folder": folder})
-            for name, side in zip(("before", "after"), self._sides, strict=True):
-                self._load(connection, name, side)
+            if self._feed is None or not self._load_feed(connection, self._feed):
+                for name, side in zip(("before", "after"), self._sides, strict=True):
+                    self._load(connection, name, side)
             yield connection.sql(self._statement(connection))
+
+    def _load_feed(self, connection: duckdb.DuckDBPyConnection, found: feed.Feed) -> bool:
+        """Write what the feed says was there and is no more, and what came; False if a file of it is gone.
+
+        As often as a row went and came again in between, it is on both sides, and counts for nothing.
+        """
+        import duckdb
+        from deltalake.exceptions import DeltaError
+
+        columns = ", ".join(f"{quote_name(name)} AS c{number}" for number, name in enumerate(self._names))
+        try:
+            connection.register("rows_of_it", found.reader())
+            connection.execute(f"CREATE TABLE feed AS SELECT {columns}, {feed.GONE} AS gone FROM rows_of_it")  # noqa: S608
+        except (duckdb.Error, DeltaError, OSError):  # vacuum keeps the feed of kept versions alone
+            return False
+        for name, condition in (("before", "gone"), ("after", "NOT gone")):
+            connection.execute(f"CREATE VIEW {name} AS SELECT * EXCLUDE (gone) FROM feed WHERE {condition}")  # noqa: S608
+        return True
 
     def _load(self, connection: duckdb.DuckDBPyConnection, name: str, side: _Side) -> None:
         """Write one side's rows into a table with the columns c0, c1, … of both versions."""
@@ -263,6 +293,12 @@ class _Side:
     @property
     def paths(self) -> list[str]:
         return list(self.rows) if self.rows is not None else [str(uri) for uri in self.table.file_uris()]
+
+    @property
+    def bytes(self) -> int:
+        """What must be read; of a file in both versions all of it."""
+        sizes = reading.file_sizes(self.table)
+        return sum(sizes.values()) if self.rows is None else sum(sizes[path] for path in self.rows)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         if self.rows is None:

@@ -111,7 +111,7 @@ def table_files(uri: str) -> TableFiles:
     acts: dict[int, str] = {}
     for version in range(start, newest + 1):
         added, removed = [], []
-        for action in _actions(uri, version):
+        for action in actions(uri, version):
             if "add" in action:
                 added.append(action["add"])
             elif "remove" in action:
@@ -144,10 +144,11 @@ def commit_info(uri: str, version: int) -> dict[str, Any]:
     key = f"_delta_log/{version:020d}.json"
     if not storage_of(uri).exists(key):
         return {}
-    return next((action["commitInfo"] for action in _actions(uri, version) if "commitInfo" in action), {})
+    return next((action["commitInfo"] for action in actions(uri, version) if "commitInfo" in action), {})
 
 
-def _actions(uri: str, version: int) -> Iterator[dict[str, Any]]:
+def actions(uri: str, version: int) -> Iterator[dict[str, Any]]:
+    """What a commit says, line by line; StorageError if its file is missing or damaged."""
     key = f"_delta_log/{version:020d}.json"
     try:
         for line in storage_of(uri).read(key).decode().splitlines():

@@ -3,7 +3,7 @@
 | the table | reader | pushed down |
 | --- | --- | --- |
 | plain: no feature changes what a file means | pyarrow over the log's files | columns, conditions, partitions |
-| the same, but small | pyarrow, file by file | columns |
+| the same, but small, or asked for whole partitions of this machine | pyarrow, file by file | columns, partitions |
 | column mapping, deletion vectors | delta-rs's ``scan`` | columns, conditions on whole numbers and dates |
 | a feature that delta-rs does not know | none: UnreadableFeatureError | |
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _HARMLESS = {"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
 # Spark writes timestamps as INT96; as nanoseconds, as delta-rs reads them, those before 1678 or after 2262 overflow.
 _TIMES = {"coerce_int96_timestamp_unit": "us"}
+# Numbers files among their partition values; no declared column can be called so.
+_NUMBER = "__file"
 #: Bytes up to which a plain version is read file by file: pyarrow's datasets load half a second of code (pandas too).
 SMALL = 8 * 2**20
 
@@ -54,7 +56,7 @@ def read(
         UnknownColumnError: a column that is not there.
     """
     _check_names(table, columns, where, absent)
-    whole = _whole(table, columns, where, absent)
+    whole = _whole(table, columns, where, absent, large=True)
     if whole is not None:
         return whole
     found = dataset(table, where, absent)
@@ -166,13 +168,21 @@ def fragments(table: DeltaTable) -> dict[str, ds.ParquetFileFragment] | None:
     return found
 
 
-def _files(table: DeltaTable) -> dict[str, dict[str, pa.Scalar]] | None:
-    """Each file's partition values by path; None where a feature says that files don't hold the columns' names."""
+def _files(
+    table: DeltaTable, actions: pa.Table | None = None, where: Sequence[Condition] = ()
+) -> dict[str, dict[str, pa.Scalar]] | None:
+    """Each file's partition values by path; None where a feature says that files don't hold the columns' names.
+
+    Args:
+        table: opened.
+        actions: its files, if they are known.
+        where: conditions on partition columns, which leave out files.
+    """
     special = set(table.protocol().reader_features or ()) - _HARMLESS
     mapping = table.metadata().configuration.get("delta.columnMapping.mode", "none")  # may be allowed and not used
     if mapping != "none" or special - {"columnMapping", "deletionVectors"}:
         return None
-    actions = _actions(table)
+    actions = _actions(table) if actions is None else actions
     paths = actions["path"].to_pylist()
     if any(":" in path.partition("/")[0] or path.startswith("/") for path in paths):  # a clone's, in another folder
         return None
@@ -182,31 +192,49 @@ def _files(table: DeltaTable) -> dict[str, dict[str, pa.Scalar]] | None:
     if any(pa.types.is_floating(column.type) or pa.types.is_binary(column.type) for column in partitions.values()):
         return None
     values = {name: column.cast(stored.field(name).type) for name, column in partitions.items()}
-    return {
-        unquote(path): {name: column[number] for name, column in values.items()} for number, path in enumerate(paths)
-    }
+    chosen = range(len(paths))
+    if where:
+        numbered = pa.Table.from_pydict({**values, _NUMBER: pa.array(chosen)})
+        chosen = kept(numbered, where)[_NUMBER].to_pylist()
+    return {unquote(paths[n]): {name: column[n] for name, column in values.items()} for n in chosen}
 
 
 def _whole(
-    table: DeltaTable, columns: Sequence[str] | None, where: Sequence[Condition], absent: Sequence[pa.Field]
+    table: DeltaTable,
+    columns: Sequence[str] | None,
+    where: Sequence[Condition],
+    absent: Sequence[pa.Field],
+    *,
+    large: bool = False,
 ) -> pa.Table | None:
-    """A small plain version's rows, file by file without pyarrow's datasets; None for any other version."""
+    """A plain version's rows, file by file without pyarrow's datasets, which take two or three times as long.
+
+    None where the version is not plain; and, as datasets leave out row groups and read many files of an object store
+    at once, where it is not small, unless it is local and whole partitions are asked for (``large``).
+    """
     import pyarrow.parquet as pq
 
-    if not is_small(table) or (_uses(table, "deletionVectors") and deletion_masks(table)):
+    if _uses(table, "deletionVectors") and deletion_masks(table):
         return None
-    files = _files(table)
+    partitions = table.metadata().partition_columns
+    rest = [condition for condition in where if condition[0] not in partitions]
+    actions = _actions(table)
+    small = _is_small(actions)
+    if not small and (rest or not large or local_folder(table) is None):
+        return None
+    files = _files(table, actions, [condition for condition in where if condition not in rest])
     if files is None:
         return None
     schema = pa.schema([*schema_of(table), *absent])
     chosen = list(columns) if columns is not None else schema.names
-    needed = pa.schema([schema.field(name) for name in dict.fromkeys([*chosen, *(c[0] for c in where)])])
+    needed = pa.schema([schema.field(name) for name in dict.fromkeys([*chosen, *(c[0] for c in rest)])])
     parts = [pa.Table.from_batches([], schema=needed)]
     filesystem = file_system(table)
     for path, values in files.items():
         with filesystem.open_input_file(path) as source, pq.ParquetFile(source, **_TIMES) as file:
-            inside = [name for name in needed.names if name in file.schema_arrow.names and name not in values]
-            found = file.read(columns=inside, use_threads=False)
+            present = set(file.schema_arrow.names)  # made anew each time that it is asked
+            inside = [name for name in needed.names if name in present and name not in values]
+            found = file.read(columns=inside, use_threads=not small)
             rows = file.metadata.num_rows
         arrays = [
             found[field.name].cast(field.type)
@@ -215,7 +243,7 @@ def _whole(
             for field in needed
         ]
         parts.append(pa.Table.from_arrays(arrays, schema=needed))
-    return kept(pa.concat_tables(parts), where).select(chosen)
+    return kept(pa.concat_tables(parts), rest).select(chosen)
 
 
 def deletion_masks(table: DeltaTable) -> dict[str, pa.BooleanArray]:
@@ -234,8 +262,17 @@ def deletion_masks(table: DeltaTable) -> dict[str, pa.BooleanArray]:
 
 def is_small(table: DeltaTable) -> bool:
     """Whether the version's files are so few bytes that nothing is gained by leaving out some of them."""
-    sizes = _actions(table)["size_bytes"].to_pylist()
-    return bool(sum(sizes) <= SMALL)
+    return _is_small(_actions(table))
+
+
+def _is_small(actions: pa.Table) -> bool:
+    return bool(sum(actions["size_bytes"].to_pylist()) <= SMALL)
+
+
+def file_sizes(table: DeltaTable) -> dict[str, int]:
+    """Bytes of each file of the version, by path."""
+    actions = _actions(table)
+    return dict(zip(map(unquote, actions["path"].to_pylist()), actions["size_bytes"].to_pylist(), strict=True))
 
 
 def file_system(table: DeltaTable) -> pafs.FileSystem:
@@ -279,8 +316,17 @@ def _uses(table: DeltaTable, feature: str) -> bool:
 
 
 def _actions(table: DeltaTable) -> pa.Table:
-    """The log's entry of each file. (``pa.table`` would load pandas, to see whether this is one of its frames.)"""
-    return pa.RecordBatchReader.from_stream(table.get_add_actions(flatten=True)).read_all()
+    """The log's entry of each file, asked once while a table is open at a version."""
+    version, known = getattr(table, _KNOWN, (-1, None))
+    if version != table.version():
+        # ``pa.table`` would load pandas, to see whether this is one of its frames.
+        known = pa.RecordBatchReader.from_stream(table.get_add_actions(flatten=True)).read_all()
+        setattr(table, _KNOWN, (table.version(), known))
+    return known
+
+
+#: Where an opened table keeps what ``_actions`` has asked, and at which version.
+_KNOWN = "_millrace_files"
 
 
 def _paths(table: DeltaTable) -> list[str]:

@@ -289,7 +289,7 @@ def _batch(lake: Lakehouse, row: Publication) -> InputDataset:
     namespace, name = _place(lake, f"{row.table_name}/{row.batch_id}", folder="_staging/")
     broken: dict[str, int] = json.loads(row.broken_rules)
     declared = declared_tables().get(row.table_name)
-    rules = {rule.name: rule.column for rule in declared.contract.rules} if declared else {}
+    rules = {rule.name: rule.top for rule in declared.contract.rules} if declared else {}
     assertions: list[JsonValue] = []
     for rule in dict.fromkeys([*rules, *broken]):
         verdict: dict[str, JsonValue] = {"assertion": rule, "success": rule not in broken}

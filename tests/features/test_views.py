@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated
 
 import pytest
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from features.errors import ViewDeclarationError
 from features.tables import UserStats
@@ -76,7 +76,26 @@ def test_tables_that_make_no_view_are_refused_with_the_reason() -> None:
         at: Annotated[datetime, EventTime()]
         seen: Annotated[datetime, Field(description="Feast would cut it to seconds.")]
 
+    class Place(BaseModel):
+        city: str
+
+    class Nested(Table, name="nested_feature"):
+        """Feast has no type for an object."""
+
+        thing_id: Annotated[int, Key()]
+        at: Annotated[datetime, EventTime()]
+        place: Place
+
+    class Listed(Table, name="listed_feature"):
+        """Nor for a list of them."""
+
+        thing_id: Annotated[int, Key()]
+        at: Annotated[datetime, EventTime()]
+        places: list[Place]
+
     for row, words in (
+        (Nested, r"nested_feature\.place"),
+        (Listed, r"listed_feature\.places"),
         (NoTime, "no event time"),
         (NoEntity, "no key"),
         (NoFeature, "no column"),

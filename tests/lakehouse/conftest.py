@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Protocol
 import pytest
 from deltalake import write_deltalake
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from lakehouse import EventTime, Key, Lakehouse
 from lakehouse.contracts.arrow import to_arrow
@@ -117,6 +117,25 @@ class Mood(enum.StrEnum):
     WILD = "wild"
 
 
+class Maker(BaseModel):
+    """Who made a part."""
+
+    name: Annotated[str, Field(min_length=1, max_length=9, description="Its name.")]
+    founded: date | None
+
+
+class Part(BaseModel):
+    """A part of a thing, with the rules that a column may have."""
+
+    code: Annotated[str, Field(pattern="^[A-Z]{1,3}$")]
+    price: Annotated[Decimal, Field(ge=0, max_digits=9, decimal_places=2)]
+    weight: Annotated[float | None, Field(gt=0)]
+    made_at: datetime
+    maker: Maker | None
+    sizes: Annotated[list[int], Field(max_length=3)]
+    mood: Mood | None
+
+
 @pytest.fixture(scope="session")
 def every_kind() -> Iterator[type[Table]]:
     """A row model with every kind of column and every rule that holds for one value."""
@@ -147,6 +166,9 @@ def every_kind() -> Iterator[type[Table]]:
         tags: Annotated[list[str], Field(max_length=3)]
         scores: Annotated[list[float] | None, Field(min_length=1)]
         grid: list[list[int]]
+        maker: Annotated[Maker, Field(description="Who made it.")]
+        spare: Part | None
+        parts: Annotated[list[Part], Field(max_length=2)]
 
     yield EveryKind
     Table._registry.clear()
@@ -166,6 +188,18 @@ def every_row(every_kind: type[Table]) -> st.SearchStrategy[Table]:
         most = 10 ** (before + after) - 1
         return st.integers(-most if signed else 0, most).map(lambda whole: Decimal(f"{whole}E-{after}"))
 
+    makers = st.fixed_dictionaries({"name": st.text(min_size=1, max_size=9), "founded": st.none() | days})
+    parts = st.fixed_dictionaries(
+        {
+            "code": st.sampled_from(["A", "XYZ"]),
+            "price": digits(7, 2, signed=False),
+            "weight": st.none() | st.floats(0, exclude_min=True, allow_infinity=False),
+            "made_at": instants,
+            "maker": st.none() | makers,
+            "sizes": st.lists(int64, max_size=3),
+            "mood": st.none() | st.sampled_from(Mood),
+        }
+    )
     return st.builds(
         every_kind.model_validate,
         st.fixed_dictionaries(
@@ -192,6 +226,9 @@ def every_row(every_kind: type[Table]) -> st.SearchStrategy[Table]:
                 "tags": st.lists(text, max_size=3),
                 "scores": st.none() | st.lists(floats, min_size=1, max_size=3),
                 "grid": st.lists(st.lists(int64, max_size=2), max_size=2),
+                "maker": makers,
+                "spare": st.none() | parts,
+                "parts": st.lists(parts, max_size=2),
             }
         ),
     )

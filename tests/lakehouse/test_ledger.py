@@ -1,15 +1,19 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
-from lakehouse import Lakehouse
-from lakehouse.contracts.arrow import arrow_schema
-from lakehouse.errors import StorageError
-from lakehouse.ledger import SYSTEM_TABLES, Decision, Ledger, Metric
+from lakehouse import Lakehouse, Table
+from lakehouse.contracts import evolution
+from lakehouse.contracts.arrow import arrow_schema, to_arrow
+from lakehouse.contracts.completing import has_default
+from lakehouse.errors import ContractMismatchError, EvolutionError, StorageError
+from lakehouse.ledger import SYSTEM_TABLES, Decision, Ledger, Metric, Publication
 from lakehouse.snapshot import open_delta, schema_of
 from lakehouse.storage import storage_of
 
@@ -69,3 +73,132 @@ def test_a_ledger_that_can_not_be_written_is_one_sentence(tmp_path: Path) -> Non
     with pytest.raises(StorageError, match="ledger table 'metrics' can't be written") as caught:
         Ledger(storage_of(tmp_path)).append([metric(1)])
     assert "\n" not in str(caught.value)
+
+
+# A lake of an earlier version of this code
+
+
+def publication(number: int, kind: str = "batch") -> Publication:
+    return Publication(
+        publication_id=f"ratings/b{number}@{number}",
+        table_name="ratings",
+        batch_id=f"b{number}",
+        kind="requeue" if kind == "requeue" else "batch",
+        day=date(1998, 3, number),
+        version=number,
+        published=True,
+        rows_in=1,
+        rows_published=1,
+        rows_quarantined=0,
+        rows_duplicate=0,
+        rows_total=number,
+        failed_checks=[],
+        broken_rules="{}",
+        fingerprint="f",
+        published_at=datetime(1998, 3, number, tzinfo=UTC),
+    )
+
+
+#: Joined the table later: one that is optional, two with defaults.
+NEWER = ("restored_from", "kind", "inputs")
+
+
+@pytest.fixture
+def earlier(lake: Lakehouse) -> Lakehouse:
+    """A lake whose publications were written before these columns were declared."""
+    write_earlier(lake, without=NEWER)
+    return lake
+
+
+def write_earlier(lake: Lakehouse, *, without: Sequence[str] = (), extra: Mapping[str, object] | None = None) -> None:
+    rows = to_arrow(Publication, [publication(1)]).drop_columns(list(without))
+    for name, value in (extra or {}).items():
+        rows = rows.append_column(name, pa.array([value]))
+    DeltaTable.create(lake.ledger.uri(Publication), rows.schema)
+    write_deltalake(lake.ledger.uri(Publication), rows, mode="append")
+
+
+def test_an_earlier_ledger_is_read_with_the_defaults_of_columns_that_it_lacks(earlier: Lakehouse) -> None:
+    version = open_delta(earlier.uri("publications")).version()
+    assert earlier.publications("ratings") == [publication(1)]
+    assert list(earlier.ledger.read(Publication, [("kind", "=", "batch")])) == [publication(1)]
+    assert list(earlier.ledger.read(Publication, [("kind", "=", "restore")])) == []
+    assert open_delta(earlier.uri("publications")).version() == version, "a reader writes nothing"
+
+
+def test_an_earlier_ledger_becomes_what_is_declared_with_the_first_row_that_is_added(earlier: Lakehouse) -> None:
+    earlier.ledger.append([publication(2, "requeue")])
+    assert schema_of(open_delta(earlier.uri("publications"))).equals(arrow_schema(Publication.contract))
+    assert earlier.publications() == [publication(1), publication(2, "requeue")]
+    version = open_delta(earlier.uri("publications")).version()
+    earlier.ledger.append([publication(3)])
+    assert open_delta(earlier.uri("publications")).version() == version + 1, "once only"
+
+
+def test_two_processes_that_bring_a_ledger_up_at_once_both_add_their_rows(
+    earlier: Lakehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = evolution.bring_up_ledger
+    calls: list[str] = []
+
+    def other_process_first(root: str, table: DeltaTable, row_model: type[Table]) -> None:
+        calls.append(root)
+        if len(calls) == 1:
+            Lakehouse.open(root).ledger.append([publication(2)])
+        alone(root, table, row_model)
+
+    monkeypatch.setattr(evolution, "bring_up_ledger", other_process_first)
+    earlier.ledger.append([publication(3)])
+    assert [p.version for p in earlier.publications()] == [1, 2, 3]
+    assert len(calls) == 2, "once by each; the second to look found it done"
+
+
+def test_what_a_ledger_can_not_become_is_refused_and_still_read(lake: Lakehouse) -> None:
+    write_earlier(lake, extra={"gone": "a value"})
+    with pytest.raises(EvolutionError, match=r"column gone .* is stored and no longer declared"):
+        lake.ledger.append([publication(2)])
+    assert lake.publications() == [publication(1)]
+
+
+def test_a_ledger_that_lacks_what_nobody_can_fill_in_says_so(lake: Lakehouse) -> None:
+    write_earlier(lake, without=["rows_in"])
+    with pytest.raises(ContractMismatchError, match="rows_in is declared and missing"):
+        lake.publications()
+    with pytest.raises(EvolutionError, match=r"rows_in .* is new and required"):
+        lake.ledger.append([publication(2)])
+
+
+def test_a_column_that_joins_the_ledger_is_optional_or_has_a_default() -> None:
+    """Else every lake that there is would have to be made anew."""
+    assert AT_FIRST.keys() == SYSTEM_TABLES.keys(), "a new table starts here with all its columns"
+    for name, row_model in SYSTEM_TABLES.items():
+        first = set(AT_FIRST[name].split())
+        assert first <= set(row_model.contract.names), f"a column of {name} is gone"
+        later = [column for column in row_model.contract.columns if column.name not in first]
+        assert all(column.nullable or has_default(row_model, column.name) for column in later), name
+
+
+#: The columns of each table on 2026-11-26, when the ledger began to follow its declarations.
+AT_FIRST = {
+    "publications": (
+        "publication_id table_name batch_id kind inputs restored_from day version published rows_in "
+        "rows_published rows_quarantined rows_duplicate rows_total failed_checks broken_rules fingerprint "
+        "published_at"
+    ),
+    "metrics": "metric_id table_name version metric column value measured_at",
+    "decisions": "decision_id run_id gate passed reason inputs decided_at",
+    "costs": "cost_id execution task started_at seconds cpu_seconds peak_mib",
+    "promotions": "promotion_id day model_digest model_path registry_version trained_until promoted_at",
+    "runs": (
+        "run_id execution workflow day parameters seed code_digest commit lock_digest inputs outputs "
+        "artifacts metrics verdict report seconds finished_at"
+    ),
+    "pins": "pin_id table_name version holder reason kept_until released recorded_at",
+    "maintenance": (
+        "maintenance_id table_name compacted files_before files_after bytes_before bytes_after removed_files "
+        "removed_bytes removed_versions kept seconds started_at"
+    ),
+    "erasures": "erasure_id state digest columns reason requested_by certificate recorded_at",
+    "tags": "tag_id table_name tag version deleted number tagged_at",
+    "quarantine_fates": "fate_id table_name quarantine_id number fate batch_id reason decided_at",
+}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from click.testing import CliRunner
@@ -10,9 +11,10 @@ from deltalake import write_deltalake
 from flytekit.core.context_manager import FlyteContextManager
 from flytekit.core.type_engine import TypeEngine
 from flytekit.models.literals import Literal
-from flytekit.models.types import SimpleType
+from flytekit.models.types import LiteralType, SimpleType
+from pydantic import BaseModel
 
-from lakehouse import Lakehouse, Snapshot
+from lakehouse import Key, Lakehouse, Snapshot, Table
 from lakehouse.contracts.arrow import to_arrow
 from lakehouse.errors import NotPublishedError, UnknownVersionError, WrongTableError
 from lakehouse.ledger import Publication
@@ -78,6 +80,25 @@ def test_the_literal_type_has_the_contracts_columns() -> None:
     assert kinds["item_id"].simple == SimpleType.INTEGER
     assert kinds["added_at"].simple == SimpleType.DATETIME
     assert kinds["genres"].collection_type.simple == SimpleType.STRING
+
+
+class Stop(BaseModel):
+    city: str
+    stars: int | None
+
+
+class Journey(Table, name="journeys"):
+    journey_id: Annotated[int, Key()]
+    home: Stop
+    stops: list[Stop]
+
+
+def test_a_nested_model_is_a_struct_whose_schema_the_console_shows_and_the_cache_key_holds() -> None:
+    dataset = TypeEngine.to_literal_type(Snapshot[Journey]).structured_dataset_type
+    kinds = {column.name: column.literal_type for column in dataset.columns}
+    assert kinds["home"].simple == kinds["stops"].collection_type.simple == SimpleType.STRUCT
+    assert kinds["home"].metadata["properties"]["stars"] == {"type": ["integer", "null"], "format": "int64"}
+    assert LiteralType.from_flyte_idl(TypeEngine.to_literal_type(Snapshot[Journey]).to_flyte_idl()) is not None
     assert (dataset.format, dataset.external_schema_type) == ("delta", "millrace-table")
 
 

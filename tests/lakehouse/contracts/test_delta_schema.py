@@ -12,11 +12,12 @@ from deltalake.exceptions import DeltaError
 from pydantic import Field, create_model
 
 from lakehouse import Key, Lakehouse
-from lakehouse.contracts.arrow import to_arrow
+from lakehouse.contracts.arrow import arrow_schema, to_arrow
 from lakehouse.contracts.contract import Contract
 from lakehouse.contracts.delta_schema import check_constraints, create, create_table
+from lakehouse.contracts.differences import same_type
 from lakehouse.contracts.table import Table, read_contract
-from lakehouse.snapshot import open_delta
+from lakehouse.snapshot import open_delta, schema_of
 from lakehouse.tables import Rating
 
 
@@ -51,6 +52,15 @@ def test_a_new_table_has_the_contracts_words_layout_and_constraints(lake: Lakeho
     assert (metadata.name, metadata.description, metadata.partition_columns) == ("bounded", "What is bounded.", ["day"])
     kept = {name.removeprefix("delta.constraints.") for name in metadata.configuration if "constraints" in name}
     assert kept == {"id_range", "share_range", "both_range"}
+
+
+def test_nested_fields_keep_their_comments_in_delta(lake: Lakehouse, every_kind: type[Table]) -> None:
+    create(lake.uri("every_kind"), every_kind.contract)
+    schema = schema_of(open_delta(lake.uri("every_kind")))
+    assert schema.field("maker").metadata[b"comment"] == b"Who made it."
+    assert schema.field("maker").type.field("name").metadata == {b"comment": b"Its name."}
+    assert same_type(schema.field("parts").type, arrow_schema(every_kind.contract).field("parts").type)
+    assert check_constraints(every_kind.contract).keys() == {"number_range", "share_range"}, "of columns alone"
 
 
 def test_making_a_table_that_is_there_leaves_it_alone(lake: Lakehouse) -> None:

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from itertools import count
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from pydantic import Field
+from pydantic import Field, create_model
 
 from lakehouse import EventTime, Key, Lakehouse, References, Subject, Table
 from lakehouse.contracts import evolution
@@ -20,7 +19,7 @@ from lakehouse.contracts.contract import Contract
 from lakehouse.contracts.delta_schema import create_table
 from lakehouse.contracts.evolution import Plan, apply, bring_up, differences, plan
 from lakehouse.contracts.stored_schema import stored_schema
-from lakehouse.errors import EvolutionError, TableBusyError
+from lakehouse.errors import ContractMismatchError, EvolutionError, TableBusyError
 from lakehouse.ledger import Promotion, Publication, Run
 from lakehouse.snapshot import Snapshot, open_delta, schema_of
 
@@ -261,6 +260,93 @@ def test_another_type_of_a_lists_elements_is_breaking(lake: Lakehouse) -> None:
     assert said(plan(lake, later)) == {"books[] change type": "breaking"}
 
 
+#: The fields of a nested model.
+PLACE = {
+    "city": Annotated[str, Field(min_length=2)],
+    "stars": Annotated[int | None, Field(le=5)],
+    "price": Annotated[Decimal, Field(max_digits=4, decimal_places=2)],
+}
+
+PLACES = [
+    {"city": "Ur", "stars": 4, "price": Decimal("1.50")},
+    {"city": "Troy", "stars": None, "price": Decimal("20.00")},
+]
+
+
+def trips(**changed: object) -> type[Table]:
+    """Trips to places, with some fields of a place changed; None takes one away."""
+    given: dict[str, Any] = {name: (kind, ...) for name, kind in (PLACE | changed).items() if kind is not None}
+    place: Any = create_model("Place", **given)
+    return declared("trips", "Trips.", number=Annotated[int, Key()], to=place | None, all=list[place])
+
+
+@pytest.fixture
+def trip(lake: Lakehouse) -> Lakehouse:
+    store(lake, trips(), [{"number": 1, "to": PLACES[0], "all": PLACES}, {"number": 2, "to": None, "all": []}])
+    return lake
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({}, {}),
+        ({"note": str | None}, {"to.note add column": "widening", "all[].note add column": "widening"}),
+        ({"note": str}, {"to.note add column": "breaking", "all[].note add column": "breaking"}),
+        ({"stars": None}, {"to.stars remove column": "breaking", "all[].stars remove column": "breaking"}),
+        (
+            {"price": Annotated[Decimal, Field(max_digits=6, decimal_places=2)]},
+            {"to.price widen type": "widening", "all[].price widen type": "widening"},
+        ),
+        ({"price": float}, {"to.price change type": "breaking", "all[].price change type": "breaking"}),
+        (
+            {"stars": Annotated[int | None, Field(le=6)]},
+            {"to.stars loosen rule": "additive", "all[].stars loosen rule": "additive"},
+        ),
+        (
+            {"stars": Annotated[int, Field(le=5)]},
+            {"to.stars tighten rule": "additive", "all[].stars tighten rule": "breaking"},
+        ),
+        (
+            {"city": Annotated[str, Field(min_length=3)]},
+            {"to.city tighten rule": "breaking", "all[].city tighten rule": "breaking"},
+        ),
+        (
+            {"city": Annotated[str | None, Field(min_length=2)]},
+            {"to.city loosen rule": "additive", "all[].city loosen rule": "additive"},
+        ),
+    ],
+)
+def test_each_difference_of_a_nested_model_has_its_kind(
+    trip: Lakehouse, changed: dict[str, object], found: dict[str, str]
+) -> None:
+    assert said(plan(trip, trips(**changed))) == found
+
+
+def test_rows_that_break_a_stricter_nested_rule_are_named_once_each(trip: Lakehouse) -> None:
+    stricter = trips(city=Annotated[str, Field(min_length=3)])
+    found = {change.rule.name: change for change in plan(trip, stricter).changes if change.rule}
+    assert (found["to.city min_length 3"].breaks, found["to.city min_length 3"].examples) == (1, ("number 1",))
+    assert found["all[].city min_length 3"].breaks == 1
+
+
+def test_a_nested_model_grows_and_widens_without_losing_a_value(trip: Lakehouse) -> None:
+    before = [row.model_dump() for row in rows_of(trip, trips())]
+    old = trip.latest(trips())
+    later = trips(note=str | None, price=Annotated[Decimal, Field(max_digits=8, decimal_places=3)])
+    bring_up(trip, later.contract)
+    assert plan(trip, later).changes == ()
+    now = [row.model_dump() for row in rows_of(trip, later)]
+
+    def grown(place: dict[str, object] | None) -> dict[str, object] | None:
+        return place and {**place, "note": None}
+
+    assert now == [row | {"to": grown(row["to"]), "all": [grown(place) for place in row["all"]]} for row in before]
+    # The version before is what it was: by its own declaration, and not by the new one.
+    with pytest.raises(ContractMismatchError, match=r"column to is declared struct.*note"):
+        Snapshot(old.uri, old.version, later).arrow()
+    assert old.as_stored().arrow()["to"].to_pylist() == [PLACES[0], None]
+
+
 def everything() -> type[Table]:
     """Every change that is not breaking, in one declaration."""
     return books_with(
@@ -289,6 +375,19 @@ def test_additive_and_widening_changes_are_applied_published_and_lose_no_row(lib
     assert publication.fingerprint == row_model.contract.fingerprint
     assert differences(row_model.contract, schema_of(latest.delta()), latest.delta().metadata().configuration) == ()
     assert latest.delta().metadata().description == "One book, or one of its printings."
+
+
+def test_a_new_required_column_gets_the_default_that_the_row_model_has_for_it(library: Lakehouse) -> None:
+    body = {"__annotations__": fields(binding=str), "__doc__": "One book.", "__module__": __name__, "binding": "paper"}
+    row_model = type(Table)("Book", (Table,), body, name="books")
+    (change,) = plan(library, row_model).changes
+    assert change.kind == "widening"
+    assert change.text.endswith("the stored rows get its default 'paper'")
+    before = [row.model_dump() for row in rows_of(library, books_with())]
+    books_again = type(Table)("Book", (Table,), body, name="books")
+    bring_up(library, books_again.contract)
+    assert [row.model_dump() for row in rows_of(library, books_again)] == [r | {"binding": "paper"} for r in before]
+    assert plan(library, books_again).changes == ()
 
 
 def test_an_additive_change_touches_no_file_and_a_widening_one_writes_them_anew(library: Lakehouse) -> None:
@@ -412,12 +511,12 @@ def test_another_writer_in_between_is_a_conflict_and_nothing_of_it_is_published(
     found = plan(library, row_model)
     original = evolution._rewrite
 
-    def meanwhile(table: DeltaTable, target: pa.Schema, properties: object) -> None:
+    def meanwhile(table: DeltaTable, *rest: object) -> None:
         stale = books()
         write_deltalake(
             library.uri("books"), to_arrow(stale, [stale.model_validate({**ROWS[0], "isbn": "x"})]), mode="append"
         )
-        original(table, target, properties)
+        original(table, *rest)
 
     monkeypatch.setattr(evolution, "_rewrite", meanwhile)
     with pytest.raises(TableBusyError):

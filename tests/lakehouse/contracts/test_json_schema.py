@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
-from pydantic import Field, ValidationError, create_model
+from pydantic import BaseModel, Field, ValidationError, create_model
 
 from features.generated import row_lists
 from lakehouse import Key
@@ -31,6 +31,27 @@ def is_instant(value: object) -> bool:
 def validator(row_model: type[Table]) -> Draft202012Validator:
     return Draft202012Validator(cast(Mapping[str, Any], json_schema(row_model.contract)), format_checker=FORMATS)
 
+
+class Box(BaseModel):
+    label: Annotated[str, Field(min_length=1, max_length=3)]
+    grams: Annotated[int | None, Field(ge=1, le=9)]
+
+
+class Delivery(Table, name="deliveries_as_json"):
+    delivery_id: Annotated[int, Key()]
+    box: Box | None
+    boxes: Annotated[list[Box], Field(min_length=1)]
+
+
+PART: dict[str, object] = {
+    "code": "AB",
+    "price": "9.90",
+    "weight": None,
+    "made_at": "1998-03-01T12:00:00Z",
+    "maker": {"name": "Ann", "founded": "1990-01-01"},
+    "sizes": [1],
+    "mood": None,
+}
 
 #: One defect of a column's value each, and the tables that have the column.
 DEFECTS: list[tuple[str, object]] = [
@@ -66,6 +87,19 @@ DEFECTS: list[tuple[str, object]] = [
     ("scores", []),
     ("scores", ["high"]),
     ("grid", [1]),
+    ("maker", None),
+    ("maker", "Ann"),
+    ("maker", {"name": "", "founded": None}),
+    ("maker", {"name": "Ann", "founded": "1998-02-30"}),
+    ("spare", PART | {"code": "abc"}),
+    ("spare", PART | {"maker": {"name": "0123456789", "founded": None}}),
+    ("spare", PART | {"mood": "mild"}),
+    ("parts", [PART | {"weight": 0}]),
+    ("parts", [PART | {"price": "1.234"}]),
+    ("parts", [PART | {"sizes": [1, 2, 3, 4]}]),
+    ("parts", [PART, PART, PART]),
+    ("parts", [None]),
+    ("parts", [{name: value for name, value in PART.items() if name != "made_at"}]),
     ("unknown", 1),
 ]
 
@@ -94,6 +128,9 @@ def good() -> dict[str, object]:
         "tags": ["a"],
         "scores": None,
         "grid": [[1], []],
+        "maker": {"name": "Ann", "founded": None},
+        "spare": None,
+        "parts": [PART],
     }
 
 
@@ -111,6 +148,14 @@ def test_what_a_row_model_takes_and_writes_as_json_is_valid(row_model: type[Tabl
     for row in data.draw(row_lists(row_model.contract, row_model.contract.names, max_size=4)):
         written = json.loads(row_model.model_validate(row).model_dump_json())
         assert list(validator(row_model).iter_errors(written)) == []
+
+
+@settings(derandomize=True, deadline=None, max_examples=20)
+@given(data=st.data())
+def test_rows_that_are_made_of_a_contract_keep_its_rules_at_every_depth(data: st.DataObject) -> None:
+    for row in data.draw(row_lists(Delivery.contract, Delivery.contract.names, max_size=4)):
+        written = json.loads(Delivery.model_validate(row).model_dump_json())
+        assert list(validator(Delivery).iter_errors(written)) == []
 
 
 @settings(derandomize=True, deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
@@ -141,6 +186,23 @@ def test_a_required_column_must_be_there_and_an_optional_one_may_be_left_out(
 ) -> None:
     row = {name: value for name, value in good().items() if name != column}
     assert validator(every_kind).is_valid(row) is every_kind.contract.column(column).nullable
+
+
+def test_a_nested_model_is_an_object_that_takes_its_own_fields_alone(every_kind: type[Table]) -> None:
+    schema = cast(dict[str, Any], json_schema(every_kind.contract))["properties"]
+    assert schema["maker"]["description"] == "Who made it."
+    assert schema["maker"]["properties"]["name"] == {
+        "type": "string",
+        "description": "Its name.",
+        "minLength": 1,
+        "maxLength": 9,
+    }
+    part = schema["parts"]["items"]
+    assert (part["type"], schema["spare"]["type"], schema["parts"]["maxItems"]) == ("object", ["object", "null"], 2)
+    assert part["required"] == ["code", "price", "made_at", "sizes"]
+    assert part["properties"]["price"]["x-bounds"] == {"ge": "0"}
+    assert part["properties"]["maker"]["type"] == ["object", "null"]
+    assert not validator(every_kind).is_valid(good() | {"parts": [PART | {"colour": "red"}]})
 
 
 def test_what_holds_for_more_than_one_value_is_said_in_keywords_of_its_own(every_kind: type[Table]) -> None:

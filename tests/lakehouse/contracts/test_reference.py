@@ -43,6 +43,22 @@ def test_a_page_has_the_tables_words_columns_roles_and_rules() -> None:
     )
 
 
+def test_the_fields_of_a_nested_model_have_lines_of_their_own() -> None:
+    place = create_model("Place", city=(Annotated[str, Field(min_length=1, description="Town.")], ...))
+    visit = create_model("Visit", place=(place, ...), stars=(Annotated[int | None, Field(le=5)], None))
+    columns: dict[str, Any] = {
+        "id": (Annotated[int, Key()], ...),
+        "visits": (Annotated[list[visit], Field(max_length=9, description="All.")], ...),  # type: ignore[valid-type]
+    }
+    text = markdown(read_contract(create_model("Trip", **columns), "trips"))
+    assert text.splitlines()[-4:] == [
+        "| visits | list[object] | required | max_length 9 | All. |",
+        "| visits[].place | object | required |  |  |",
+        "| visits[].place.city | str | required | min_length 1 | Town. |",
+        "| visits[].stars | int |  | le 5 |  |",
+    ]
+
+
 def test_layout_freshness_and_expectations_are_told() -> None:
     text = page(
         partition_by=("day",),

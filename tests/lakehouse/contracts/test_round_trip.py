@@ -42,6 +42,15 @@ def test_rows_that_delta_rs_wrote_are_read_back_equal(
 
 def test_rows_that_came_through_the_gate_are_read_back_equal(lake: Lakehouse, every_kind: type[Table]) -> None:
     """Staged as Parquet, typed, judged and merged by Spark."""
+    part = {
+        "code": "XYZ",
+        "price": Decimal("9999999.99"),
+        "weight": 5e-324,
+        "made_at": datetime(1998, 3, 1, 23, 59, 59, 999999, UTC),
+        "maker": {"name": "☃", "founded": None},
+        "sizes": [2**63 - 1, -(2**63)],
+        "mood": "wild",
+    }
     full = {
         "number": 5000,
         "code": "é 'q\"`",
@@ -65,9 +74,12 @@ def test_rows_that_came_through_the_gate_are_read_back_equal(lake: Lakehouse, ev
         "tags": ["", "a", "☃"],
         "scores": [0.1, -0.0],
         "grid": [[], [2**63 - 1, -(2**63)]],
+        "maker": {"name": "é 'q\"`", "founded": date(1700, 1, 1)},
+        "spare": part | {"maker": None, "weight": None, "mood": None, "sizes": []},
+        "parts": [part, part | {"code": "B"}],
     }
     optional = [column.name for column in every_kind.contract.columns if column.nullable]
-    bare = full | dict.fromkeys(optional) | {"number": -5, "tags": [], "grid": []}
+    bare = full | dict.fromkeys(optional) | {"number": -5, "tags": [], "grid": [], "parts": []}
     rows = [every_kind.model_validate(row) for row in (full, bare)]
     published = publish(
         lake, every_kind, stage(lake, every_kind, to_arrow(every_kind, rows), batch_id="b", day=date(1998, 3, 1))

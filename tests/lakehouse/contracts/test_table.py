@@ -12,6 +12,7 @@ from pydantic import (
     AwareDatetime,
     BaseModel,
     Field,
+    RootModel,
     ValidationError,
     computed_field,
     create_model,
@@ -32,6 +33,45 @@ from lakehouse.tables import Movie, Rating
 class Mood(enum.StrEnum):
     CALM = "calm"
     WILD = "wild"
+
+
+class Place(BaseModel):
+    city: Annotated[str, Field(min_length=1, description="Town.")]
+    since: date | None
+
+
+class Person(BaseModel):
+    name: str
+    children: list[Person]
+
+
+class Named(BaseModel):
+    value: Annotated[int, Key()]
+
+
+class Guest(BaseModel):
+    guest: Annotated[int, Subject()]
+
+
+class Open(BaseModel, extra="allow"):
+    value: int
+
+
+class Trimmed(BaseModel):
+    value: str
+
+    @field_validator("value")
+    @classmethod
+    def _trim(cls, value: str) -> str:
+        return value.strip()
+
+
+class Bytes(BaseModel):
+    value: list[bytes]
+
+
+class Dated(BaseModel):
+    value: Annotated[date, Field(gt=date(2020, 1, 1))]
 
 
 def contract_of(annotation: object, **more: object) -> Contract:
@@ -56,6 +96,8 @@ def contract_of(annotation: object, **more: object) -> Contract:
         (Mood, "str", pa.string()),
         (list[str], "list[str]", pa.list_(pa.field("element", pa.string()))),
         (list[list[int]], "list[list[int]]", None),
+        (Place, "{city: str, since: date?}", pa.struct([("city", pa.string()), ("since", pa.date32())])),
+        (list[Place], "list[{city: str, since: date?}]", None),
     ],
 )
 @pytest.mark.parametrize("optional", [False, True])
@@ -90,6 +132,12 @@ def test_every_supported_type_has_a_column_type_and_an_arrow_type(
         list[bytes],
         list[Decimal],
         list[int | None],
+        list[Place | None],
+        Place | Named,
+        Person,
+        Open,
+        RootModel[int],
+        Bytes,
     ],
 )
 def test_a_type_that_no_engine_keeps_is_refused_with_its_column_named(annotation: object) -> None:
@@ -116,6 +164,15 @@ def test_a_type_that_no_engine_keeps_is_refused_with_its_column_named(annotation
         Annotated[float, Key()],
         Annotated[list[str], Key()],
         Annotated[int | None, Key()],
+        Annotated[Place, Key()],
+        Annotated[Place, References("users.user_id")],
+        Annotated[Place, Subject()],
+        Annotated[Place, Field(min_length=1)],
+        list[Annotated[Place, Key()]],
+        Named,
+        list[Guest],
+        Trimmed,
+        Dated,
     ],
 )
 def test_a_constraint_that_can_not_be_enforced_is_refused(annotation: object) -> None:
@@ -302,6 +359,28 @@ def test_every_supported_constraint_is_a_rule_with_a_name() -> None:
     }
     assert "count required" not in names
     assert (contract.key, contract.event_time) == (("id",), "at")
+
+
+def test_the_rules_of_nested_fields_are_rules_of_their_column_with_a_path() -> None:
+    contract = contract_of(Place, trips=(Annotated[list[Place], Field(max_length=3)], ...), home=(Place | None, None))
+    assert {rule.name for rule in contract.rules} - {"id type int", "id required"} == {
+        "value type {city: str, since: date?}",
+        "value required",
+        "value.city required",
+        "value.city min_length 1",
+        "trips type list[{city: str, since: date?}]",
+        "trips required",
+        "trips[].city required",
+        "trips[].city min_length 1",
+        "trips max_length 3",
+        "home type {city: str, since: date?}",
+        "home.city required",
+        "home.city min_length 1",
+    }
+    rule = next(rule for rule in contract.rules if rule.name == "trips[].city min_length 1")
+    assert (rule.top, rule.steps) == ("trips", ("trips", "[]", "city"))
+    nested = arrow_schema(contract).field("value").type.field("city")
+    assert (nested.metadata, nested.nullable) == ({b"comment": b"Town."}, True)
 
 
 def test_a_table_needs_a_name_a_key_and_at_most_one_event_time() -> None:

@@ -11,11 +11,14 @@ import pytest
 
 from lakehouse import Lakehouse
 from lakehouse.contracts.expectations import Expectation, OnlineNormal, RateOfChange
-from lakehouse.contracts.table import Key, Table
+from lakehouse.contracts.table import Key, Subject, Table
 from lakehouse.errors import AuditError
 from lakehouse.gate.anomalies import anomalies
 from lakehouse.gate.publish import publish
 from lakehouse.gate.staging import stage
+from lakehouse.ledger import Metric
+from lakehouse.privacy.erasure import erase
+from lakehouse.snapshot import Condition
 from lakehouse.spark import spark_session
 
 DAY = date(1998, 3, 1)
@@ -56,6 +59,29 @@ def test_what_breaks_a_bound_or_its_own_past_is_refused_with_its_reason(lake: La
     last = [p for p in lake.publications("audited_gauges") if not p.published]
     assert [len(p.failed_checks) for p in last] == [1, 1]
     assert lake.latest(Gauge).version == published
+
+
+class Visit(Table, name="audited_visits", expectations=(Expectation("Size", history=RateOfChange(ge=0.6)),)):
+    """Who came."""
+
+    visit_id: Annotated[int, Key()]
+    guest: Annotated[int, Subject()]
+
+
+def test_a_table_that_an_erasure_made_smaller_is_judged_by_what_it_left(lake: Lakehouse) -> None:
+    def come(batch_id: str, guests: list[int], first: int) -> int:
+        rows = pa.table({"visit_id": range(first, first + len(guests)), "guest": guests})
+        return publish(lake, Visit, stage(lake, Visit, rows, batch_id=batch_id, day=DAY)).version
+
+    come("first", [7] * 6 + [1, 2, 3, 4], 0)
+    erase(lake, subject="audited_visits.guest", value=7, reason="asked", requested_by="desk")
+    erased = lake.latest(Visit).version
+    published = come("second", [5], 10)
+    assert lake.latest(Visit).version == published
+    where: list[Condition] = [("table_name", "=", "audited_visits")]
+    sizes = {m.version: m.value for m in lake.ledger.read(Metric, where) if m.metric == "Size"}
+    assert list(sizes.values()) == [10, 4, 5]
+    assert sizes[erased] == 4, "the erased version has its own metrics"
 
 
 def test_a_rate_of_change_is_judged_against_the_version_before() -> None:

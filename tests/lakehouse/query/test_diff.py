@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import pytest
@@ -13,9 +16,10 @@ from deltalake import DeltaTable, write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakehouse import Lakehouse, Snapshot
+from lakehouse import Lakehouse, Snapshot, Table
 from lakehouse.contracts.arrow import to_arrow
 from lakehouse.errors import DiffError
+from lakehouse.query import feed
 from lakehouse.query.diff import Diff, DiffCounts, RowChange
 from lakehouse.tables import Rating
 
@@ -64,19 +68,44 @@ def full_read(uri: str, version: int) -> Counter[tuple[Any, ...]]:
     return Counter(frozen(row) for row in Snapshot(uri, version).arrow().to_pylist())
 
 
+FED = {"delta.enableChangeDataFeed": "true"}
+
+
+@contextmanager
+def cheap_feed() -> Iterator[list[feed.Feed]]:
+    """The feed is taken where there is one, however many bytes it has; those that were."""
+    taken: list[feed.Feed] = []
+
+    def between(before: Snapshot[Table], after: Snapshot[Table]) -> feed.Feed | None:
+        found = ask(before, after)
+        if found is not None:
+            taken.append(found)
+        return found and replace(found, bytes=-1)
+
+    ask = feed.between
+    with patch.object(feed, "between", between):
+        yield taken
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(acts=ACTS, keyed=st.booleans(), data=st.data())
+@given(acts=ACTS, keyed=st.booleans(), fed=st.booleans(), data=st.data())
 def test_a_diff_says_what_two_full_reads_say(
-    acts: list[tuple[str, Any]], keyed: bool, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+    acts: list[tuple[str, Any]],
+    keyed: bool,
+    fed: bool,
+    data: st.DataObject,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
+    """By files, and by the change data feed wherever the table has one."""
     uri = str(tmp_path_factory.mktemp("table") / "t")
-    write_deltalake(uri, pa.Table.from_pylist([{"k": 1, "x": 0.5}, {"k": 2}], SCHEMA))
+    write_deltalake(uri, pa.Table.from_pylist([{"k": 1, "x": 0.5}, {"k": 2}], SCHEMA), configuration=FED if fed else {})
     for kind, value in acts:
         act(uri, kind, value)
     newest = DeltaTable(uri).version()
     one, two = data.draw(st.tuples(*[st.integers(0, newest)] * 2))
     before, after = full_read(uri, one), full_read(uri, two)
-    changes = list(Diff(Snapshot(uri, one), Snapshot(uri, two), ["k"] if keyed else None).rows())
+    with cheap_feed():
+        changes = list(Diff(Snapshot(uri, one), Snapshot(uri, two), ["k"] if keyed else None).rows())
     lost = Counter(frozen(change.before) for change in changes if change.before is not None)
     gained = Counter(frozen(change.after) for change in changes if change.after is not None)
     assert (lost, gained) == (before - after, after - before)
@@ -88,6 +117,35 @@ def test_a_diff_says_what_two_full_reads_say(
             assert change.before is not None and change.after is not None
             differing = [n for n in SCHEMA.names if repr(change.before[n]) != repr(change.after[n])]
             assert list(change.columns) == differing and keyed
+
+
+@pytest.fixture
+def merged(tmp_path: Path) -> str:
+    """A table with a feed: 10,000 rows in one file, of which version 2 changes two, adds one and deletes one."""
+    uri = str(tmp_path / "merged")
+    rows = pa.table({"k": range(10_000), "s": [f"text {n}" for n in range(10_000)]})
+    DeltaTable.create(uri, rows.schema, configuration=FED)
+    write_deltalake(uri, rows, mode="append")
+    fresh = pa.table({"k": [1, 2, 3, 10_000], "s": ["new", "new", "gone", "new"]})
+    merge = DeltaTable(uri).merge(fresh, predicate="f.k = t.k", source_alias="f", target_alias="t")
+    merge.when_matched_delete("f.s = 'gone'").when_matched_update_all().when_not_matched_insert_all().execute()
+    return uri
+
+
+def test_the_feed_is_read_where_it_is_less_than_the_rewritten_files(merged: str) -> None:
+    for one, two, kinds in ((1, 2, "added changed changed removed"), (2, 1, "added changed changed removed")):
+        diff = Diff(Snapshot(merged, one), Snapshot(merged, two), ["k"])
+        assert diff._feed is not None
+        assert 10 * diff._feed.bytes < sum(side.bytes for side in diff._sides), "the merge wrote the file anew"
+        assert " ".join(sorted(change.kind for change in diff.rows())) == kinds
+        assert diff.counts() == DiffCounts(added=1, removed=1, changed=2)
+    assert Diff(Snapshot(merged, 0), Snapshot(merged, 2), ["k"])._feed is None, "the files alone are less"
+
+
+def test_without_the_feeds_files_the_tables_own_are_compared(merged: str) -> None:
+    for path in Path(merged, "_change_data").glob("*"):
+        path.unlink()
+    assert Diff(Snapshot(merged, 1), Snapshot(merged, 2), ["k"]).counts() == DiffCounts(1, 1, 2)
 
 
 def rating(user: int, value: float) -> Rating:

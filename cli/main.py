@@ -13,6 +13,7 @@ VERBS = {
     "history": "cli.tables",
     "describe": "cli.describe",
     "diff": "cli.diff",
+    "drift": "cli.drift",
     "tag": "cli.tag",
     "check": "cli.check",
     "sql": "cli.sql",

@@ -1,11 +1,12 @@
 """Which feature row was the newest that an entity row could know? Found while the feature rows stream by, once.
 
-The entity rows are sorted by key and instant; there are far fewer of them than feature rows. Each feature row belongs
-to the first entity row of its key that knows it (a binary search), and of those that belong to one entity row only the
-newest is kept. When the stream ends, each entity row takes the newest that it or an earlier row of its key was given.
+The entity rows are sorted by key and instant, and so is each block of feature rows; a block is a few times as long as
+the entity rows are many. Both orders are met: each feature row belongs to the first entity row of its key that knows
+it, and of those that belong to one entity row only the newest is kept. When the stream ends, each entity row takes the
+newest that it or an earlier row of its key was given.
 
 So feature rows are neither sorted as a whole nor stored: memory follows the entity rows, and time is linear in the
-feature rows and does not depend on how far back they reach. An ASOF join sorts both sides instead (compare
+feature rows and does not depend on how far back they reach. An ASOF join sorts both sides whole instead (compare
 benchmarks/features.py).
 """
 
@@ -23,12 +24,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Integers = npt.NDArray[np.int64]
+from features.key_order import NEVER, Integers, KeyOrder
+
 T = TypeVar("T")
 
-_NEVER = np.iinfo(np.int64).min
-#: Batches are put together to this many rows: fewer make more winners to keep, more leave the processor's caches.
-_BATCH_ROWS = 1 << 19
+#: Batches are put together to blocks of this many rows, or twice the entity rows where these are more: each block costs
+#: a search for every entity row. A block ends sooner where its rows are wide.
+_BLOCK_ROWS = 1 << 19
+_BLOCK_BYTES = 1 << 27
 #: Whole numbers are looked up in an array where their range is at most so many times their count.
 _SPARSE = 16
 _WORKERS = min(4, os.cpu_count() or 1)
@@ -45,46 +48,40 @@ class EntityIndex:
     def __init__(self, keys: Sequence[pa.Array], instants: Integers) -> None:
         self._codes = _Codes(keys, len(instants))
         codes = self._codes.of(keys, len(instants))
-        self._first = int(instants.min()) if len(instants) else 0
-        self._span = int(instants.max()) - self._first + 1 if len(instants) else 1
-        self._instants: Integers | None = None
-        if (self._codes.count + 1) * (self._span + 1) > np.iinfo(np.int64).max:
-            # Key and instant do not fit one number: the instants' ranks do.
-            self._instants = np.unique(instants)
-            self._span = len(self._instants)
         # A row that matches nothing comes after all that can.
-        places = self._places(np.where(codes < 0, self._codes.count, codes), instants)
-        self.order: Integers = np.argsort(places)
-        self._sorted = places[self.order]
+        codes[codes < 0] = self._codes.count
+        self.order: Integers = KeyOrder(codes, instants, self._codes.count).rows
         self.codes: Integers = codes[self.order]
         self.instants: Integers = instants[self.order]
+        self.last: int = int(instants.max()) if len(instants) else NEVER
 
     def __len__(self) -> int:
         return len(self.order)
+
+    def matched(self) -> npt.NDArray[np.bool_]:
+        """Whether a row can match, in the index's order."""
+        return self.codes < self._codes.count
 
     def codes_of(self, keys: Sequence[pa.Array], rows: int) -> Integers:
         """A number for each row's key, -1 for one that no entity row has."""
         return self._codes.of(keys, rows)
 
-    def first_to_know(self, codes: Integers, instants: Integers) -> tuple[Integers, Integers]:
-        """For rows known from an instant on, of keys that the index has: the first entity row of the key to know each.
+    def known_by(self, codes: Integers, instants: Integers) -> tuple[Integers, Integers, Integers]:
+        """For rows known from an instant on, of keys that the index has: which entity rows are the first to know some.
 
         Returns:
-            The rows for which there is one, and its place in the index's order, ascending.
+            The rows, by key, then instant, then as they came; the places in the index of the entity rows that are the
+            first of their key to know some of them, ascending; and for each of these, where in the rows its own end.
+            They begin where the ones of the place before end, or later, where its key does.
         """
-        wanted = self._places(codes, instants)
-        # Sorted, the search goes through memory once.
-        rows = np.argsort(wanted)
-        places = np.searchsorted(self._sorted, wanted[rows])
-        met = self.codes[np.minimum(places, len(self) - 1)] == codes[rows]
-        met &= places < len(self)
-        return rows[met], places[met]
-
-    def _places(self, codes: Integers, instants: Integers) -> Integers:
-        """Key and instant as one number, in their order; what is after the last instant is after all of its key."""
-        if self._instants is None:
-            return codes * (self._span + 1) + np.clip(instants - self._first, 0, self._span)
-        return codes * (self._span + 1) + np.searchsorted(self._instants, instants)
+        if not len(codes):
+            return codes, codes, codes
+        ordered = KeyOrder(codes, instants, self._codes.count, upto=self.last)
+        ends = ordered.count_until(self.codes, self.instants)
+        places = np.flatnonzero(np.diff(ends, prepend=0))
+        ends = ends[places]
+        same = codes[ordered.rows[ends - 1]] == self.codes[places]
+        return ordered.rows, places[same], ends[same]
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,7 @@ def newest_known(
         return _winners_of(index, rows, keys, features, times(rows))
 
     best = _Best(index, schema)
-    for found in _in_order(winners, _whole(batches)):
+    for found in _in_order(winners, _blocks(batches, max(_BLOCK_ROWS, 2 * len(index)))):
         best.add(found)
     return best.take(ttl)
 
@@ -148,25 +145,34 @@ def _winners_of(
     index: EntityIndex, table: pa.Table, keys: Sequence[str], features: Sequence[str], times: Times
 ) -> _Winners:
     codes = index.codes_of([table[key].combine_chunks() for key in keys], table.num_rows)
-    asked = np.flatnonzero(codes >= 0)
-    met, places = index.first_to_know(codes[asked], times.available[asked])
-    rows = asked[met]
-    if len(rows):
-        starts = np.flatnonzero(np.append(True, places[1:] != places[:-1]))
-        lengths = np.diff(np.append(starts, len(places)))
-        newest = np.ones(len(rows), np.bool_)
-        for time in (times.known, times.created):
-            if time is None:
-                continue
-            values = np.where(newest, time[rows], _NEVER)
-            newest &= values == np.repeat(np.maximum.reduceat(values, starts), lengths)
-        rows, places = np.maximum.reduceat(np.where(newest, rows, -1), starts), places[starts]
+    known, created, available = times.known, times.created, times.available
+    asked = np.flatnonzero((codes >= 0) & (available <= index.last))
+    if len(asked) < len(codes):
+        codes, known, available = codes[asked], known[asked], available[asked]
+        created = created[asked] if created is not None else None
+    order, places, ends = index.known_by(codes, available)
+    # What counts from its event time on comes in the order of the event times.
+    rows = order[ends - 1] if created is None else _newest(order, ends, codes, (known, created))
     return _Winners(
         places=places,
-        known=times.known[rows],
-        created=times.created[rows] if times.created is not None else None,
-        features=table.select(list(features)).take(pa.array(rows)),
+        known=known[rows],
+        created=created[rows] if created is not None else None,
+        features=table.select(list(features)).take(pa.array(asked[rows])),
     )
+
+
+def _newest(order: Integers, ends: Integers, codes: Integers, times: Sequence[Integers]) -> Integers:
+    """Of the rows up to each end that have the last one's key, the one with the greatest times, then the last."""
+    if not len(ends):
+        return ends
+    lengths = np.diff(ends, prepend=0)
+    starts, rows = ends - lengths, order[: ends[-1]]
+    newest = codes[rows] == np.repeat(codes[order[ends - 1]], lengths)
+    for time in times:
+        values = np.where(newest, time[rows], NEVER)
+        newest &= values == np.repeat(np.maximum.reduceat(values, starts), lengths)
+    greatest: Integers = np.maximum.reduceat(np.where(newest, rows, -1), starts)
+    return greatest
 
 
 class _Best:
@@ -175,7 +181,7 @@ class _Best:
     def __init__(self, index: EntityIndex, schema: pa.Schema) -> None:
         self._index = index
         self._schema = schema
-        self._known: Integers = np.full(len(index), _NEVER)
+        self._known: Integers = np.full(len(index), NEVER)
         self._created: Integers | None = None
         self._row: Integers = np.full(len(index), -1)
         self._kept: list[pa.Table] = [schema.empty_table()]
@@ -188,14 +194,14 @@ class _Best:
             newer |= known == self._known[places]
         else:
             if self._created is None:
-                self._created = np.full(len(self._index), _NEVER)
+                self._created = np.full(len(self._index), NEVER)
             newer |= (known == self._known[places]) & (created >= self._created[places])
             self._created[places[newer]] = created[newer]
         self._known[places[newer]] = known[newer]
         self._row[places[newer]] = self._count + np.flatnonzero(newer)
         self._kept.append(found.features)
         self._count += len(places)
-        if self._count > 2 * len(self._index) + 8 * _BATCH_ROWS:
+        if self._count > 2 * len(self._index) + 8 * _BLOCK_ROWS:
             self._compact()
 
     def take(self, ttl: int | None) -> pa.Table:
@@ -203,9 +209,10 @@ class _Best:
         source = self._newest_so_far()
         row = np.where(source < 0, -1, self._row[source])
         if ttl is not None:
-            row[index.instants - self._known[source] > ttl] = -1
+            # Never negative where there is a row, so the difference of the extremes fits too.
+            row[(index.instants - self._known[source]).view(np.uint64) > ttl] = -1
         if len(index):
-            row[index.codes < 0] = -1
+            row[~index.matched()] = -1
         asked = np.empty(len(index), np.int64)
         asked[index.order] = row
         kept = pa.concat_tables(self._kept).combine_chunks()
@@ -296,16 +303,16 @@ class _Dictionary:
         return codes
 
 
-def _whole(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+def _blocks(batches: Iterable[pa.RecordBatch], most: int) -> Iterator[pa.Table]:
     """The same rows, as many at once as are good to sort."""
     waiting: list[pa.RecordBatch] = []
-    rows = 0
+    rows = size = 0
     for batch in batches:
         waiting.append(batch)
-        rows += batch.num_rows
-        if rows >= _BATCH_ROWS:
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows >= most or size >= _BLOCK_BYTES:
             yield pa.Table.from_batches(waiting)
-            waiting, rows = [], 0
+            waiting, rows, size = [], 0, 0
     if rows:
         yield pa.Table.from_batches(waiting)
 

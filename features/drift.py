@@ -138,6 +138,21 @@ def drift(reference: pa.Table, current: pa.Table, features: Sequence[str]) -> li
     ]
 
 
+def comparable(kind: pa.DataType) -> bool:
+    """Whether columns of an Arrow type can be compared: numbers, booleans, strings and lists of these."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = kind.value_type
+    checks = (
+        pa.types.is_integer,
+        pa.types.is_floating,
+        pa.types.is_decimal,
+        pa.types.is_boolean,
+        pa.types.is_string,
+        pa.types.is_large_string,
+    )
+    return any(check(kind) for check in checks)
+
+
 class _Comparison(NamedTuple):
     kind: Literal["number", "category"]
     psi: float | None
@@ -197,12 +212,12 @@ def _values(feature: str, column: pa.ChunkedArray) -> pa.Array:
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
         values = pc.list_flatten(values)
     kind = values.type
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        numbers = values.cast(pa.float64())
-        return pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
+    if not comparable(kind):
+        raise DriftColumnError.wrong_type(feature, str(kind))
     if pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return values
-    raise DriftColumnError.wrong_type(feature, str(kind))
+    numbers = values.cast(pa.float64())
+    return pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
 
 
 def _count_numbers(before: pa.Array, after: pa.Array) -> Counts:

@@ -236,6 +236,13 @@ class DriftColumnError(MillraceError):
             fix="Compare columns of numbers, booleans, strings or lists of these.",
         )
 
+    @classmethod
+    def empty(cls, columns: Sequence[str]) -> DriftColumnError:
+        return cls(
+            f"There is nothing to draw of {examples(columns)}: one of the two sides has no value.",
+            fix="Compare versions or windows that have rows.",
+        )
+
 
 class OnlineStoreError(MillraceError):
     """The online store does not answer, refuses, or was named wrongly; what it holds is as its record says."""

@@ -19,8 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.as_of import EntityIndex, Integers, Times, newest_known
+from features.as_of import EntityIndex, Times, newest_known
 from features.errors import EntityColumnsError, NaiveTimestampError, OfflineSourceError
+from features.key_order import Integers
 from lakehouse.contracts.arrow import arrow_schema
 from lakehouse.contracts.table import Table
 from lakehouse.snapshot import Condition, Snapshot, quote_name, schema_of

@@ -26,23 +26,34 @@ def blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", text)
 
 
+def in_order(document: str) -> list[tuple[str, str]]:
+    """(language, text) of each shell and Python block."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(r"(?ms)^```(bash|python)\n(.*?)^```$", text)
+
+
 def commands(document: str) -> list[str]:
     """Each line of the document's shell blocks, without comments."""
-    lines = [line for block in blocks(document, "bash") for line in block.splitlines()]
-    return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return [line for block in blocks(document, "bash") for line in lines_of(block)]
+
+
+def lines_of(block: str) -> list[str]:
+    """A shell block's lines, without comments."""
+    return [line for line in block.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
 def needs_a_network(command: str) -> bool:
     return command.startswith(("git clone ", "make "))
 
 
-#: Documents whose commands change the lake: run in order, on a copy.
-CHANGING = ("docs/how-to-repair-and-erase.md",)
+#: Documents whose commands or examples change the lake or build on each other: run in order, on a copy.
+CHANGING = ("docs/how-to-feature-engineer.md", "docs/how-to-repair-and-erase.md")
 
 TYPED = [(document, command) for document in DOCUMENTS for command in commands(document)]
 EXAMPLES = [
     pytest.param(example, id=f"{document}-{number}")
     for document in DOCUMENTS
+    if document not in CHANGING
     for number, example in enumerate(blocks(document, "python"))
 ]
 
@@ -83,13 +94,22 @@ def test_each_command_works(document: str, command: str, night_state: Mapping[st
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("document", CHANGING)
-def test_commands_that_change_the_lake_work_in_order(
+def test_commands_and_examples_that_build_on_each_other_work_in_order(
     document: str, night_state: Mapping[str, str], tmp_path: Path
 ) -> None:
-    shutil.copytree(night_state["MILLRACE_STATE"], tmp_path / "state")
-    environment = {**night_state, "MILLRACE_STATE": str(tmp_path / "state")}
-    for command in commands(document):
-        run(["bash", "-euc", command], tmp_path, environment)
+    # As in a checkout: the state beside Feast's configuration.
+    shutil.copytree(night_state["MILLRACE_STATE"], tmp_path / ".millrace")
+    (tmp_path / "features").mkdir()
+    for name in ("feature_store.yaml", "definitions.py", ".feastignore"):
+        shutil.copy(ROOT / "features" / name, tmp_path / "features")
+    (tmp_path / "flyte.yaml").touch()
+    environment = {**night_state, "MILLRACE_STATE": str(tmp_path / ".millrace"), "PYTHONPATH": str(ROOT)}
+    for kind, block in in_order(document):
+        if kind == "python":
+            run([sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", block], tmp_path, environment)
+            continue
+        for command in lines_of(block):
+            run(["bash", "-euc", command], tmp_path, environment)
 
 
 @pytest.mark.nightly

@@ -243,8 +243,7 @@ def test_dates_and_times_without_a_zone_in_a_source_are_utc(tmp_path: Path) -> N
         assert read.to_pylist() == [{"v": 30, "at": midnight}]
 
 
-def test_instants_that_do_not_fit_one_number_with_their_keys_are_ranked(tmp_path: Path) -> None:
-    from features.as_of import EntityIndex
+def test_instants_from_one_end_of_the_calendar_to_the_other_are_joined_exactly(tmp_path: Path) -> None:
     from features.point_in_time import Lookup, join_as_of
 
     uri = str(tmp_path / "wide")
@@ -255,8 +254,6 @@ def test_instants_that_do_not_fit_one_number_with_their_keys_are_ranked(tmp_path
         pa.table({"shop": list(range(count)), "at": pa.array([noon] * count, UTC_US), "v": list(range(count))}),
     )
     rows = asked([(shop, instant) for shop in range(count) for instant in (last, noon, noon - hour, first)])
-    instants = rows["event_timestamp"].combine_chunks().view(pa.int64()).to_numpy()
-    assert EntityIndex([rows["shop"].combine_chunks()], instants)._instants is not None
     lookup = Lookup(Snapshot(uri, 0), (("shop", "shop"),), (("v", "v"),), known_at="at")
     found = join_as_of(rows, "event_timestamp", [lookup])["v"].to_pylist()
     assert found == [value for shop in range(count) for value in (shop, shop, None, None)]
@@ -351,3 +348,36 @@ def test_a_service_with_renamed_keys_asks_a_view_twice(client: Feast) -> None:
     rows = pa.table({"here_id": [1, 2], "there_id": [2, 1], "event_timestamp": pa.array([noon + hour] * 2, UTC_US)})
     answer = client.get_historical_features(rows, service, full_feature_names=True).to_arrow()
     assert (answer["here__sales"].to_pylist(), answer["there__sales"].to_pylist()) == ([5.0, 7.0], [7.0, 5.0])
+
+
+def test_features_are_called_as_feast_calls_them_and_a_name_of_two_views_needs_the_view(client: Feast) -> None:
+    from feast.errors import FeatureNameCollisionError
+
+    view = client.get_feature_view("shops")
+    # Feast gives back the keys as given, then the features in the order asked for.
+    short = client.get_historical_features(ROWS, ["shops:staff", "shops:sales"]).to_arrow()
+    assert short.column_names == ["shop", "event_timestamp", "staff", "sales"]
+    full = client.get_historical_features(ROWS, ["shops:staff", "shops:sales"], full_feature_names=True).to_arrow()
+    assert full.column_names == ["shop", "event_timestamp", "shops__staff", "shops__sales"]
+    assert full["shops__sales"].to_pylist() == short["sales"].to_pylist() == SALES
+    other = FeatureView(
+        name="others", entities=[client.get_entity("shop")], schema=view.schema, source=view.batch_source
+    )
+    client.apply([other])
+    both = ["shops:sales", "others:sales"]
+    with pytest.raises(FeatureNameCollisionError):
+        client.get_historical_features(ROWS, both)
+    answer = client.get_historical_features(ROWS, both, full_feature_names=True).to_arrow()
+    assert answer["shops__sales"].to_pylist() == answer["others__sales"].to_pylist() == SALES
+
+
+def test_a_service_asks_for_its_features_by_name(client: Feast) -> None:
+    client.apply([FeatureService(name="daily", features=[client.get_feature_view("shops")[["sales"]]])])
+    answer = client.get_historical_features(ROWS, client.get_feature_service("daily")).to_arrow()
+    assert answer.column_names == ["shop", "event_timestamp", "sales"] and answer["sales"].to_pylist() == SALES
+
+
+def test_other_columns_of_the_entities_are_kept_and_rows_asked_twice_are_answered_twice(client: Feast) -> None:
+    rows = pa.concat_tables([ROWS, ROWS]).append_column("label", pa.array(range(2 * ROWS.num_rows)))
+    answer = client.get_historical_features(rows, FEATURES).to_arrow()
+    assert answer.select(rows.column_names).equals(rows) and answer["sales"].to_pylist() == 2 * SALES

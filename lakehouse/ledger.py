@@ -90,6 +90,21 @@ class Cost(Table, name="costs"):
     seconds: Annotated[float, Field(ge=0, description="Wall-clock seconds.")]
     cpu_seconds: Annotated[float, Field(ge=0, description="CPU seconds of the process and its children.")]
     peak_mib: Annotated[float, Field(ge=0, description="Peak resident memory of the process tree, MiB, sampled.")]
+    read_bytes: Annotated[
+        int | None,
+        Field(ge=0, description="Bytes that the process tree read by system calls, sockets included."),
+    ] = None
+    written_bytes: Annotated[int | None, Field(ge=0, description="Bytes that it wrote so.")] = None
+    tokens_in: Annotated[int | None, Field(ge=0, description="Tokens that a language model was given.")] = None
+    tokens_out: Annotated[int | None, Field(ge=0, description="Tokens that it generated.")] = None
+    gpu_seconds: Annotated[
+        float | None, Field(ge=0, description="Seconds on GPUs, sampled, one for each GPU in use; null without NVML.")
+    ] = None
+    key: Annotated[
+        str | None,
+        Field(description="What the answer depends on, as a JSON object; `millrace why` compares it."),
+    ] = None
+    answer: Annotated[str | None, Field(description="What the task gave back, as JSON.")] = None
 
 
 class Promotion(Table, name="promotions"):
@@ -244,6 +259,7 @@ class Ledger:
                         configuration={"delta.checkpointInterval": "10"},  # a commit a row: keeps opening it quick
                     )
                 table = DeltaTable(path)
+                stored = {field.name for field in table.schema().fields}
                 known = self._keys(row_model)
                 fresh = [row for key, row in reversed(unique.items()) if key not in known]
                 if not fresh:
@@ -253,6 +269,8 @@ class Ledger:
                     table,
                     to_arrow(row_model, fresh),
                     mode="append",
+                    # A lake from before an optional column was declared gets it with the first row that may have it.
+                    schema_mode=None if stored.issuperset(contract.names) else "merge",
                     commit_properties=CommitProperties(max_commit_retries=0),
                 )
                 break

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from lakehouse import Snapshot
 from lakehouse.tables import Movie, MovieCard, Rating
+from tasks.kept import Artifact
 from tasks.lake import Lake
 from tasks.typed import task
 
@@ -37,7 +39,7 @@ class Champion(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     digest: str = ""
-    path: str = ""
+    path: Annotated[str, Artifact()] = ""
     registry_version: int = 0
     trained_until: datetime | None = None
     drift_answered: date | None = None
@@ -79,8 +81,12 @@ class Decided(NamedTuple):
 
 @task(memory="1Gi")
 def find_champion(lake: Lake, day: datetime) -> Champion:
-    """The model promoted last in a night before this day: a night run again meets the champion that it met then."""
+    """The model promoted last in a night before this day: a night run again meets the champion that it met then.
+
+    Where its files are gone, they are fetched from the registry.
+    """
     from lakehouse.ledger import Decision, Promotion, Run
+    from tasks.registry import fetch_model
 
     ledger = lake.open().ledger
     before = [p for p in ledger.read(Promotion) if p.day < day.date()]
@@ -92,6 +98,7 @@ def find_champion(lake: Lake, day: datetime) -> Champion:
     if not before:
         return Champion(drift_answered=drift_answered)
     last = max(before, key=lambda promotion: (promotion.day, promotion.promoted_at))
+    fetch_model(last.registry_version, Path(last.model_path))
     return Champion(
         digest=last.model_digest,
         path=last.model_path,

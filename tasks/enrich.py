@@ -13,6 +13,7 @@ from lakehouse import Snapshot
 from lakehouse.ledger import LEDGER_FOLDER
 from lakehouse.tables import Movie, MovieCard
 from tasks.lake import Lake
+from tasks.meter import spent
 from tasks.progress import bar
 from tasks.typed import task
 
@@ -113,6 +114,7 @@ def enrich(lake: Lake, movies: Snapshot[Movie], day: datetime, model: str) -> En
         inputs=[movies.reference],
     )
     usage = completion.usage
+    spent(usage.tokens_in, usage.tokens_out)
     return Enriched(
         cards=cards,
         usage=LlmUsage(

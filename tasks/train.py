@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,6 +15,7 @@ from lakehouse.tables import Movie
 from models.fairness import Disparity, GroupScore
 from tasks.decide import Champion
 from tasks.features import TrainingSet
+from tasks.kept import Artifact
 from tasks.progress import bar
 from tasks.typed import task
 
@@ -42,7 +43,7 @@ class Model(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    path: str
+    path: Annotated[str, Artifact()]
     digest: str
     interactions: int
     users: int

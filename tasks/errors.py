@@ -29,3 +29,39 @@ class NotRecordedError(MillraceError):
             f"No execution of {task} before the end of run {run} is recorded.",
             fix="Name a later run; keys are written down since Millrace 0.2.",
         )
+
+
+class ReplayError(MillraceError):
+    """A run can't be done again here."""
+
+    code = "MR-REPLAY"
+
+    @classmethod
+    def code_lost(cls, run: str, commit: str) -> ReplayError:
+        what = f"commit {commit.rstrip('+')} with changes" if commit else "files outside a checkout"
+        return cls(
+            f"The code of run {run} is not this checkout's, and it was {what} that nobody committed.",
+            fix="Bring the files back as they were, or commit before a run that is to be replayed.",
+        )
+
+    @classmethod
+    def no_commit(cls, run: str, commit: str, reason: str) -> ReplayError:
+        return cls(
+            f"Commit {commit} of run {run} can't be checked out: {reason}.",
+            fix="Run it in a clone that has the commit (git fetch).",
+        )
+
+    @classmethod
+    def remote(cls, run: str, root: str) -> ReplayError:
+        return cls(
+            f"Run {run} can't be replayed from {root}: only a lake in a folder can be copied.",
+            fix="Replay single steps with --step, which read the versions where they are.",
+        )
+
+    @classmethod
+    def failed(cls, run: str, reason: str) -> ReplayError:
+        return cls(f"The replay of run {run} failed: {reason}", fix="Mend what it names and replay again.")
+
+    @classmethod
+    def step(cls, task: str, reason: str) -> ReplayError:
+        return cls(f"{task} can't be replayed by itself: {reason}.", fix="Replay the whole run, without --step.")

@@ -16,6 +16,7 @@ from lakehouse.settings import Settings
 from lakehouse.tables import Movie, MovieCard, Rating, User
 from tasks.kept import Artifact, Destination
 from tasks.lake import Lake
+from tasks.show import show
 from tasks.typed import task
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def compute_features(lake: Lake, ratings: Snapshot[Rating], day: datetime) -> Fe
     )
 
 
-@task(memory="2Gi")
+@task(memory="2Gi", deck=True)
 def materialize(
     users: Snapshot[User],
     movies: Snapshot[Movie],
@@ -131,6 +132,7 @@ def materialize(
                 store=_online_store(),
             )
         )
+    show("views", [state.model_dump(exclude={"examples"}) for state in states])
     return states
 
 

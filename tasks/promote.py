@@ -17,6 +17,7 @@ from tasks.features import TrainingSet, ViewState
 from tasks.kept import Destination
 from tasks.lake import Lake
 from tasks.registry import REGISTERED_MODEL, quiet_mlflow, registry_name, tracking_uri
+from tasks.show import show
 from tasks.train import Comparison, Model, Score
 from tasks.typed import task
 
@@ -65,7 +66,7 @@ class Outcome(BaseModel):
     registry: Annotated[str, Destination(registry_name)] = ""
 
 
-@task(memory="1Gi")
+@task(memory="1Gi", deck=True)
 def judge(training_set: TrainingSet, model: Model, comparison: Comparison, views: list[ViewState]) -> list[Gate]:
     """The gates: not worse than the champion, better than the baselines, fair, online equal to offline, fast, small."""
     challenger = _score(comparison, "challenger")
@@ -134,6 +135,7 @@ def judge(training_set: TrainingSet, model: Model, comparison: Comparison, views
             inputs={"mebibytes": mebibytes, "limit": MAX_MEBIBYTES},
         )
     )
+    show("gates", [gate.model_dump(exclude={"inputs"}) for gate in gates])
     return gates
 
 

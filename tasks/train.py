@@ -17,6 +17,7 @@ from tasks.decide import Champion
 from tasks.features import TrainingSet
 from tasks.kept import Artifact
 from tasks.progress import bar
+from tasks.show import show
 from tasks.typed import task
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Comparison(BaseModel):
     examples: list[Recommended]
 
 
-@task(cpu="2", memory="4Gi")
+@task(cpu="2", memory="4Gi", deck=True)
 def train(training_set: TrainingSet, champion: Champion, seed: int) -> Model:
     """Train on what was known at the cutoff, starting from the champion's weights where they fit."""
     import pyarrow.compute as pc
@@ -129,6 +130,7 @@ def train(training_set: TrainingSet, champion: Champion, seed: int) -> Model:
         folder = parent / digest[:32]
         if not folder.exists():
             made.rename(folder)
+    show("losses", [{"epoch": n, "mean loss": loss} for n, loss in enumerate(model.summary.losses, 1)])
     return Model(
         path=str(folder),
         digest=digest,
@@ -141,7 +143,7 @@ def train(training_set: TrainingSet, champion: Champion, seed: int) -> Model:
     )
 
 
-@task(cpu="2", memory="4Gi")
+@task(cpu="2", memory="4Gi", deck=True)
 def compare(training_set: TrainingSet, movies: Snapshot[Movie], model: Model, champion: Champion) -> Comparison:
     """Score challenger, champion and the baselines on the interactions since the cutoff."""
     from models.recommender import Recommender
@@ -152,7 +154,7 @@ def compare(training_set: TrainingSet, movies: Snapshot[Movie], model: Model, ch
     return _compare(training_set, movies, contenders)
 
 
-@task(cpu="2", memory="4Gi")
+@task(cpu="2", memory="4Gi", deck=True)
 def watch_champion(training_set: TrainingSet, movies: Snapshot[Movie], champion: Champion) -> Comparison:
     """Score the champion and the baselines on the interactions since the cutoff: a night without training."""
     from models.recommender import Recommender
@@ -193,6 +195,7 @@ def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[st
     if {"challenger", "champion"} <= models.keys():
         difference = interval(per_user["challenger"] - per_user["champion"], metric="NDCG@10 difference")
         paired.append(Score(contender="challenger", **difference.model_dump()))
+    show("scores", [row.model_dump() for row in rows])
     best = "challenger" if "challenger" in models else "champion"
     groups, disparities = by_group(per_user[best], _attributes(test.query))
     return Comparison(

@@ -17,6 +17,7 @@ from lakehouse.errors import StorageError
 from lakehouse.lake import Lakehouse
 from lakehouse.ledger import Cost
 from tasks.cache import ProjectDigest
+from tasks.described import described
 from tasks.kept import UNUSABLE, Kept
 from tasks.key import arguments, as_json, as_text, key_of
 from tasks.meter import Meter
@@ -34,6 +35,7 @@ def task(
     timeout: timedelta = timedelta(hours=1),
     cpu: str = "1",
     memory: str = "2Gi",
+    interruptible: bool = True,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Declare a task.
 
@@ -45,6 +47,9 @@ def task(
         timeout: after this the attempt is ended.
         cpu: cores asked for on a cluster.
         memory: memory asked for on a cluster.
+        interruptible: whether a cluster may run it where machines are taken away at any time; the last attempt is not.
+
+    What the console says of it is its docstring, with a line an input: see tasks.described.
     """
 
     def declare(function: Callable[P, R]) -> Callable[P, R]:
@@ -58,6 +63,7 @@ def task(
                 timeout=timeout,
                 requests=Resources(cpu=cpu, mem=memory),
                 limits=Resources(mem=memory),
+                interruptible=interruptible,
             )(_measured(function)),
         )
 
@@ -101,4 +107,5 @@ def _measured(function: Callable[P, R]) -> Callable[P, R]:
         )
         return value
 
+    run.__doc__ = described(function)
     return run

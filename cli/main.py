@@ -29,6 +29,8 @@ VERBS = {
     "show": "cli.runs",
     "why": "cli.why",
     "replay": "cli.replay",
+    "backfill": "cli.backfill",
+    "cost": "cli.cost",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 
 from lakehouse.errors import MillraceError, examples, suggestion
 
@@ -65,3 +66,20 @@ class ReplayError(MillraceError):
     @classmethod
     def step(cls, task: str, reason: str) -> ReplayError:
         return cls(f"{task} can't be replayed by itself: {reason}.", fix="Replay the whole run, without --step.")
+
+
+class BackfillError(MillraceError):
+    """Nights can't be made up for."""
+
+    code = "MR-BACKFILL"
+
+    @classmethod
+    def order(cls, first: date, last: date) -> BackfillError:
+        return cls(f"The backfill's first day, {first}, is after its last one, {last}.", fix="Swap --from and --to.")
+
+    @classmethod
+    def failed(cls, day: date, status: int, done: int, due: int) -> BackfillError:
+        return cls(
+            f"The night of {day} ended with status {status}; {done} of {due} are done.",
+            fix="Mend what it says above and run the same command again: it goes on with this night.",
+        )

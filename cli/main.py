@@ -9,6 +9,7 @@ import click
 
 #: Each verb and the module that holds it, in the order of ``--help``.
 VERBS = {
+    "init": "cli.init",
     "tables": "cli.tables",
     "history": "cli.tables",
     "describe": "cli.describe",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from datetime import datetime
 from importlib import import_module
@@ -100,6 +101,7 @@ def standing(known: list[Execution], run: Run) -> Execution:
 
 def _pending(execution: Execution) -> list[Change]:
     """What an execution with the same inputs would have different in this checkout."""
+    logging.getLogger("flytekit").setLevel(logging.ERROR)  # it notes which fields a cluster's branches can't look into
     module, _, name = execution.task.rpartition(".")
     if not _is_importable(module):
         return []

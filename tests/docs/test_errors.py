@@ -20,7 +20,7 @@ import lakehouse
 import models
 import tasks
 import workflows
-from cli.errors import AmbiguousRunError, UnknownRunError
+from cli.errors import AmbiguousRunError, InitError, UnknownRunError
 from features.errors import (
     DriftColumnError,
     EntityColumnsError,
@@ -204,6 +204,7 @@ EXAMPLES: dict[str, MillraceError | Callable[[Path, pytest.MonkeyPatch], None]] 
     "MR-TRAINING-DIVERGED": TrainingDivergedError.at_epoch(3, 10.0),
     "MR-EVALUATION": without_a_target,
     "MR-ARTIFACT": ArtifactError.digest(".millrace/models/fe9360207c77", "fe9360207c77", "4ea72f5da48d"),
+    "MR-INIT": InitError.not_a_name("My-Project"),
     "MR-REPLAY": ReplayError.code_lost("7bbf05385862f06a", "6e983d0c+"),
     "MR-BACKFILL": BackfillError.failed(date(1998, 4, 21), 1, 1, 3),
     "MR-BUDGET": BudgetError.exceeded(412.0, 300.0, 3, 10),

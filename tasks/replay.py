@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from lakehouse.lake import Lakehouse
-from lakehouse.ledger import Cost, Run
+from lakehouse.ledger import Cost, Decision, Run
 from tasks.before import copy_before
 from tasks.cache import MILLRACE_ROOT, environment_digest, project_digest
 from tasks.errors import ReplayError
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Settings that would send a replay's results into the real world.
 _OWN = ("MILLRACE_", "LAKEHOUSE_", "MLFLOW_")
+#: Gates that are not compared: they measure the machine.
+_MACHINE = ("latency",)
 #: Parts of an execution's key and answer that are not compared: they measure the machine.
 _MEASURED = ("p95_milliseconds",)
 
@@ -170,10 +172,18 @@ def first_difference(lake: Lakehouse, run: Run, other: Lakehouse, again: Run) ->
         for name in sorted({*metrics, *metrics_again}):
             compared.append(name)
             yield _difference(f"metric {name}", metrics.get(name), metrics_again.get(name))
-        compared.append("verdict")
-        yield _difference("verdict", run.verdict.partition(":")[0], again.verdict.partition(":")[0])
+        decided, decided_again = _decisions(lake, run), _decisions(other, again)
+        for name in dict.fromkeys([*decided, *decided_again]):
+            compared.append(f"gate {name}")
+            yield _difference(f"gate {name}", decided.get(name), decided_again.get(name))
 
     return compared, next((found for found in differs() if found), "")
+
+
+def _decisions(lake: Lakehouse, run: Run) -> dict[str, str]:
+    """What each gate of a run decided, but for those that measure the machine."""
+    rows = lake.ledger.read(Decision, [("run_id", "=", run.run_id)])
+    return {row.gate: "passed" if row.passed else "refused" for row in rows if row.gate not in _MACHINE}
 
 
 def _difference(what: str, then: object, now: object) -> str:

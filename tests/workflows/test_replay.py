@@ -16,7 +16,7 @@ def test_a_run_and_its_steps_are_equal_when_they_are_done_again(small_night) -> 
     assert done.returncode == 0, done.stdout + done.stderr
     verdict = json.loads(done.stdout)
     assert verdict["equal"] is True
-    for name in ("prompt", "training set", "model", "challenger NDCG@10", "verdict"):
+    for name in ("prompt", "training set", "model", "challenger NDCG@10", "gate parity"):
         assert name in verdict["compared"]
     assert [name.partition("@")[0] for name in verdict["compared"] if "@" in name and "NDCG" not in name][:3] == [
         "users",

@@ -72,7 +72,6 @@ def test_a_night_killed_in_every_task_ends_as_if_it_never_was(small_night, answe
 def test_two_nights_of_one_day_at_once_end_in_one_result(small_night, answered, small_options) -> None:
     place = answered()
     command = [str(Path(sys.prefix) / "bin" / "pyflyte"), *nightly(small_options)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     both = [
         subprocess.Popen(
             command, cwd=ROOT, env=place.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

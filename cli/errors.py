@@ -32,3 +32,24 @@ class AmbiguousRunError(MillraceError):
         return cls(
             f"{len(run_ids)} runs' ids start with {name!r}: {examples(run_ids)}.", fix="Give more of the id's digits."
         )
+
+
+class InitError(MillraceError):
+    """A project can't be begun under that name."""
+
+    code = "MR-INIT"
+
+    @classmethod
+    def not_a_name(cls, name: str) -> InitError:
+        return cls(
+            f"{name!r} can't be the name of a Python package.",
+            fix="Take a word of lower-case letters, digits and _, such as my_project.",
+        )
+
+    @classmethod
+    def taken(cls, name: str) -> InitError:
+        return cls(f"A Python package {name!r} is installed already.", fix="Take another name.")
+
+    @classmethod
+    def exists(cls, folder: str) -> InitError:
+        return cls(f"{folder} is there already.", fix="Take another name, or remove the folder; nothing was written.")

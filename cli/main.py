@@ -9,6 +9,7 @@ import click
 
 #: Each verb and the module that holds it, in the order of ``--help``.
 VERBS = {
+    "init": "cli.init",
     "tables": "cli.tables",
     "history": "cli.tables",
     "describe": "cli.describe",
@@ -28,6 +29,10 @@ VERBS = {
     "lineage": "cli.lineage",
     "runs": "cli.runs",
     "show": "cli.runs",
+    "why": "cli.why",
+    "replay": "cli.replay",
+    "backfill": "cli.backfill",
+    "cost": "cli.cost",
 }
 
 

@@ -574,3 +574,17 @@ class QuarantineError(MillraceError):
             f"Corrected rows can't be read from {path!r}: {reason}.",
             fix="Give JSON (an array of objects), CSV or Parquet with a column quarantine_id and those to change.",
         )
+
+
+class BudgetError(MillraceError):
+    """Work is expected to cost more than it may."""
+
+    code = "MR-BUDGET"
+
+    @classmethod
+    def exceeded(cls, expected: float, budget: float, runs: int, history: int) -> BudgetError:
+        nights = "One night" if runs == 1 else f"{runs} nights"
+        return cls(
+            f"{nights} will take about {expected:.0f} CPU seconds, and {budget:.0f} are allowed.",
+            fix=f"Allow more or ask for fewer nights; the estimate is the median of {history} runs (`millrace cost`).",
+        )

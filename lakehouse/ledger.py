@@ -92,6 +92,21 @@ class Cost(Table, name="costs"):
     seconds: Annotated[float, Field(ge=0, description="Wall-clock seconds.")]
     cpu_seconds: Annotated[float, Field(ge=0, description="CPU seconds of the process and its children.")]
     peak_mib: Annotated[float, Field(ge=0, description="Peak resident memory of the process tree, MiB, sampled.")]
+    read_bytes: Annotated[
+        int | None,
+        Field(ge=0, description="Bytes that the process tree read by system calls, sockets included."),
+    ] = None
+    written_bytes: Annotated[int | None, Field(ge=0, description="Bytes that it wrote so.")] = None
+    tokens_in: Annotated[int | None, Field(ge=0, description="Tokens that a language model was given.")] = None
+    tokens_out: Annotated[int | None, Field(ge=0, description="Tokens that it generated.")] = None
+    gpu_seconds: Annotated[
+        float | None, Field(ge=0, description="Seconds on GPUs, sampled, one for each GPU in use; null without NVML.")
+    ] = None
+    key: Annotated[
+        str | None,
+        Field(description="What the answer depends on, as a JSON object; `millrace why` compares it."),
+    ] = None
+    answer: Annotated[str | None, Field(description="What the task gave back, as JSON.")] = None
 
 
 class Promotion(Table, name="promotions"):

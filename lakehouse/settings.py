@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     retention_days: int = Field(
         default=7, ge=0, description="Days for which vacuum keeps every version after a newer one replaced it."
     )
+    notify: str = Field(
+        default="", description="Who hears of a failed launch plan: e-mail addresses with commas; read at registration."
+    )
     openlineage_url: str | None = Field(
         default=None, description="Where OpenLineage events go: an http(s):// endpoint or a file; nowhere by default."
     )

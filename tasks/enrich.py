@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,9 @@ from lakehouse import Snapshot
 from lakehouse.ledger import LEDGER_FOLDER
 from lakehouse.tables import Movie, MovieCard
 from tasks.lake import Lake
+from tasks.meter import spent
 from tasks.progress import bar
+from tasks.show import show
 from tasks.typed import task
 
 
@@ -56,7 +58,7 @@ def default_model_folder() -> Path:
     return Path(sys.prefix) / "share" / "millrace" / "smollm2-135m-instruct"
 
 
-@task(cpu="2", memory="6Gi")
+@task(cpu="2", memory="6Gi", deck=True, timeout=timedelta(hours=6))
 def enrich(lake: Lake, movies: Snapshot[Movie], day: datetime, model: str) -> Enriched:
     """Ask the language model for the cards that are missing; publish those that are new or changed.
 
@@ -113,7 +115,8 @@ def enrich(lake: Lake, movies: Snapshot[Movie], day: datetime, model: str) -> En
         inputs=[movies.reference],
     )
     usage = completion.usage
-    return Enriched(
+    spent(usage.tokens_in, usage.tokens_out)
+    made = Enriched(
         cards=cards,
         usage=LlmUsage(
             component=MOVIE_CARD.name,
@@ -130,3 +133,5 @@ def enrich(lake: Lake, movies: Snapshot[Movie], day: datetime, model: str) -> En
             peak_mib=usage.peak_rss_mib,
         ),
     )
+    show("language model", [made.usage.model_dump()])
+    return made

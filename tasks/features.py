@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,7 +14,9 @@ from features.tables import ItemStats, UserStats
 from lakehouse import Lakehouse, Snapshot, Table
 from lakehouse.settings import Settings
 from lakehouse.tables import Movie, MovieCard, Rating, User
+from tasks.kept import Artifact, Destination
 from tasks.lake import Lake
+from tasks.show import show
 from tasks.typed import task
 
 if TYPE_CHECKING:
@@ -21,6 +24,18 @@ if TYPE_CHECKING:
 
 
 View = TypeVar("View", bound=FeatureView)
+
+
+def _online_store() -> str:
+    """What names the online store that the settings choose, without its password; empty if its file is not there."""
+    from features.settings import OnlineSettings
+
+    url = OnlineSettings().online_store
+    if url is not None:
+        parts = urlsplit(url.get_secret_value())
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    file = Settings().state / "features" / "online.db"
+    return str(file) if file.is_file() else ""
 
 
 class FeatureTables(NamedTuple):
@@ -40,6 +55,7 @@ class ViewState(BaseModel):
         compared: values compared between the online and the offline path.
         different: values that differ.
         examples: at most five differences.
+        store: the online store; one that is new, or another, is not filled by an answer from the cache.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,6 +66,7 @@ class ViewState(BaseModel):
     compared: int
     different: int
     examples: list[str]
+    store: Annotated[str, Destination(_online_store)] = ""
 
 
 class TrainingSet(training_set.TrainingSet):
@@ -63,6 +80,7 @@ class TrainingSet(training_set.TrainingSet):
         until: the end of the day.
     """
 
+    folder: Annotated[str, Artifact()]
     cutoff: datetime
     until: datetime
 
@@ -79,7 +97,7 @@ def compute_features(lake: Lake, ratings: Snapshot[Rating], day: datetime) -> Fe
     )
 
 
-@task(memory="2Gi")
+@task(memory="2Gi", deck=True)
 def materialize(
     users: Snapshot[User],
     movies: Snapshot[Movie],
@@ -111,8 +129,10 @@ def materialize(
                 compared=parity.compared,
                 different=parity.different,
                 examples=list(parity.examples),
+                store=_online_store(),
             )
         )
+    show("views", [state.model_dump(exclude={"examples"}) for state in states])
     return states
 
 

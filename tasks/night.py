@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,6 +14,7 @@ from lakehouse.tables import Movie, MovieCard, Rating, User
 from tasks.decide import FeatureShift, RetrainDecision
 from tasks.enrich import LlmUsage
 from tasks.features import TrainingSet, ViewState
+from tasks.kept import Artifact
 from tasks.lake import Lake
 from tasks.promote import Outcome
 from tasks.typed import task
@@ -30,7 +32,7 @@ class Night(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     run_id: str
-    report: str
+    report: Annotated[str, Artifact()]
     verdict: str
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,11 +14,13 @@ from lakehouse.ledger import Promotion
 from lakehouse.settings import Settings
 from tasks.decide import Champion, RetrainDecision
 from tasks.features import TrainingSet, ViewState
+from tasks.kept import Destination
 from tasks.lake import Lake
+from tasks.registry import REGISTERED_MODEL, quiet_mlflow, registry_name, tracking_uri
+from tasks.show import show
 from tasks.train import Comparison, Model, Score
 from tasks.typed import task
 
-REGISTERED_MODEL = "millrace-recommender"
 METRIC = "NDCG@10"
 #: What a challenger must beat: what people would pick instead.
 BASELINES = ("popularity", "recent popularity", "item-kNN", "EASE")
@@ -53,6 +52,7 @@ class Outcome(BaseModel):
         registry_version: the challenger's version in the registry; 0 if nothing was trained.
         comparison: everybody on the newest interactions.
         gates: the conditions of promotion.
+        registry: where the challenger was registered; a new registry is not filled by an answer from the cache.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,9 +63,10 @@ class Outcome(BaseModel):
     registry_version: int
     comparison: Comparison
     gates: list[Gate]
+    registry: Annotated[str, Destination(registry_name)] = ""
 
 
-@task(memory="1Gi")
+@task(memory="1Gi", deck=True)
 def judge(training_set: TrainingSet, model: Model, comparison: Comparison, views: list[ViewState]) -> list[Gate]:
     """The gates: not worse than the champion, better than the baselines, fair, online equal to offline, fast, small."""
     challenger = _score(comparison, "challenger")
@@ -134,6 +135,7 @@ def judge(training_set: TrainingSet, model: Model, comparison: Comparison, views
             inputs={"mebibytes": mebibytes, "limit": MAX_MEBIBYTES},
         )
     )
+    show("gates", [gate.model_dump(exclude={"inputs"}) for gate in gates])
     return gates
 
 
@@ -151,7 +153,7 @@ def register(
     """Register the challenger with all it came from; make it champion if every gate let it pass."""
     lakehouse = lake.open()
     passed = all(gate.passed for gate in gates)
-    with _quiet_mlflow():
+    with quiet_mlflow():
         version = _register(training_set, model, comparison, gates, day, seed, promote=passed)
     if passed:
         lakehouse.ledger.append(
@@ -179,6 +181,7 @@ def register(
         registry_version=version,
         comparison=comparison,
         gates=gates,
+        registry=registry_name(),
     )
 
 
@@ -188,11 +191,6 @@ def keep(decision: RetrainDecision, comparison: Comparison) -> Outcome:
     return Outcome(
         verdict="kept", reason=decision.reason, model=None, registry_version=0, comparison=comparison, gates=[]
     )
-
-
-def tracking_uri() -> str:
-    """MLflow's database: MLFLOW_TRACKING_URI, else SQLite in the state folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Settings().state / 'mlflow.db'}"
 
 
 def _answer_milliseconds(training_set: TrainingSet, model: Model, answers: int = 100) -> float:
@@ -281,13 +279,3 @@ def _register(
     if promote:
         client.set_registered_model_alias(REGISTERED_MODEL, "champion", str(number))
     return number
-
-
-@contextmanager
-def _quiet_mlflow() -> Iterator[None]:
-    """No telemetry, no notes on its own database, no warning of its use of SQLAlchemy."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The ``noload`` loader")
-        yield

@@ -8,6 +8,7 @@ from lakehouse import Snapshot
 from lakehouse.gate.staging import Batch
 from lakehouse.tables import Movie, Rating, User
 from tasks.lake import Lake
+from tasks.show import show
 from tasks.typed import task
 
 
@@ -19,7 +20,7 @@ class Published(NamedTuple):
     ratings: Snapshot[Rating]
 
 
-@task(cpu="2", memory="4Gi")
+@task(cpu="2", memory="4Gi", deck=True)
 def publish(lake: Lake, batches: list[Batch]) -> Published:
     """Judge each batch with Deequ, quarantine what breaks a rule, merge the rest, audit and publish the tables."""
     from lakehouse.contracts.table import declared_tables
@@ -28,6 +29,10 @@ def publish(lake: Lake, batches: list[Batch]) -> Published:
     lakehouse = lake.open()
     ended = {batch.table: publish_batch(lakehouse, declared_tables()[batch.table], batch) for batch in batches}
     users, movies, ratings = (ended[row.contract.table] for row in (User, Movie, Rating))
+    shown = ("batch_id", "version", "published", "rows_in", "rows_published", "rows_quarantined", "rows_duplicate")
+    batch_ids = {batch.batch_id for batch in batches}
+    verdicts = [p for p in lakehouse.publications() if p.batch_id in batch_ids and p.table_name in ended]
+    show("verdicts", [{"table": p.table_name, **p.model_dump(include=set(shown))} for p in verdicts])
     return Published(
         users=Snapshot(users.uri, users.version, User),
         movies=Snapshot(movies.uri, movies.version, Movie),

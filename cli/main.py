@@ -27,6 +27,7 @@ VERBS = {
     "lineage": "cli.lineage",
     "runs": "cli.runs",
     "show": "cli.runs",
+    "llm": "cli.llm",
 }
 
 

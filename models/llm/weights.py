@@ -27,6 +27,7 @@ class ModelRef(BaseModel):
         path: folder in Hugging Face layout (config, tokenizer, ``*.safetensors``).
         digest: SHA-256 over the names and contents of its files; part of every answer's key.
         name: name for people.
+        dtype: number type that it is run in, as vLLM names it; answers differ between types.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -34,6 +35,7 @@ class ModelRef(BaseModel):
     path: Path
     digest: str
     name: str
+    dtype: str = "bfloat16"
 
 
 def ensure_weights(folder: Path) -> ModelRef:
@@ -74,6 +76,20 @@ def open_weights(folder: Path) -> ModelRef:
     else:
         _check(folder, manifest)
     return ModelRef(path=folder.resolve(), digest=manifest.digest, name=manifest.name)
+
+
+def named_model(folder: str) -> ModelRef:
+    """The model in ``folder``; for an empty name the default one, in the folder where `make setup` puts it.
+
+    Raises:
+        ModelFolderError, WeightsSourceError: as ``ensure_weights`` and ``open_weights``.
+    """
+    return open_weights(Path(folder)) if folder else ensure_weights(default_model_folder())
+
+
+def default_model_folder() -> Path:
+    """Where `make setup` puts the default model's weights: in this Python environment."""
+    return Path(sys.prefix) / "share" / "millrace" / "smollm2-135m-instruct"
 
 
 class _FileRecord(BaseModel):

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from models.llm.batch import Completion, complete
-from models.llm.component import Component, Message
+from models.llm.component import Component, Question
 from models.llm.engine import EngineUsage, Generation
 from models.llm.errors import EngineStoppedError
 from models.llm.movie_card import MOVIE_CARD, MovieCardInput, MovieCardOutput
@@ -41,12 +41,11 @@ class ScriptedEngine:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def generate(
-        self, component: Component[In, Out], conversations: Sequence[Sequence[Message]]
-    ) -> Iterator[Generation]:
-        for conversation in conversations:
-            self.asked.append(conversation[-1].content)
-            yield Generation(text=self.script(conversation[-1].content), tokens_in=10, tokens_out=3, finished=False)
+    def generate(self, component: Component[In, Out], questions: Sequence[Question]) -> Iterator[Generation]:
+        for question in questions:
+            asked = question.messages[-1].content
+            self.asked.append(asked)
+            yield Generation(text=self.script(asked), tokens_in=10, tokens_out=3, finished=False)
 
 
 def movies(*titles: str) -> list[MovieCardInput]:

@@ -37,8 +37,8 @@ def test_movies_are_asked_once_of_the_real_engine_which_then_is_gone(tmp_path: P
         listening = [one.laddr.ip for one in worker.net_connections() if one.status == psutil.CONN_LISTEN]
         assert set(listening) <= {"127.0.0.1", "::1"}
         # The same batch again, past the store: greedy decoding repeats itself.
-        talks = [MOVIE_CARD.messages(movie) for movie in MOVIES]
-        assert [one.text for one in engine.generate(MOVIE_CARD, talks)] == [one.raw for one in first.answers]
+        questions = [MOVIE_CARD.question(movie) for movie in MOVIES]
+        assert [one.text for one in engine.generate(MOVIE_CARD, questions)] == [one.raw for one in first.answers]
     assert children() == before
     assert (first.asked, first.failed) == (5, 0)
     assert first.answers[0].raw.startswith('{"mood":"')
@@ -55,7 +55,7 @@ def test_a_worker_that_is_killed_is_a_typed_error(weights: ModelRef, monkeypatch
         worker = engine._start()
         worker.kill()
         with pytest.raises(EngineStoppedError, match="SIGKILL"):
-            list(engine.generate(MOVIE_CARD, [MOVIE_CARD.messages(MOVIES[0])]))
+            list(engine.generate(MOVIE_CARD, [MOVIE_CARD.question(MOVIES[0])]))
 
 
 @pytest.mark.engine
@@ -63,7 +63,7 @@ def test_a_model_that_vllm_can_not_load_is_a_typed_error(tmp_path: Path) -> None
     (tmp_path / "config.json").write_text('{"model_type": "nonesuch"}')
     broken = ModelRef(path=tmp_path, digest="d", name="broken")
     with Engine(broken) as engine, pytest.raises(EngineStartError, match="could not start"):
-        list(engine.generate(MOVIE_CARD, [MOVIE_CARD.messages(MOVIES[0])]))
+        list(engine.generate(MOVIE_CARD, [MOVIE_CARD.question(MOVIES[0])]))
 
 
 def test_nothing_starts_before_the_first_question(weights: ModelRef) -> None:
@@ -78,4 +78,4 @@ def test_a_start_that_takes_too_long_is_given_up(weights: ModelRef) -> None:
         Engine(weights, EngineConfig(start_timeout_seconds=0.05)) as engine,
         pytest.raises(EngineStartError, match="within 0 seconds"),
     ):
-        list(engine.generate(MOVIE_CARD, [MOVIE_CARD.messages(MOVIES[0])]))
+        list(engine.generate(MOVIE_CARD, [MOVIE_CARD.question(MOVIES[0])]))

@@ -35,13 +35,22 @@ model_option = click.option(
 def serve(model: str, host: str, port: int, max_waiting: int, timeout: float) -> None:
     """Serve the components over HTTP, with vLLM's server behind them, until interrupted."""
     from models.llm.weights import named_model
-    from serving.llm.server import ServerConfig
-    from serving.llm.service import serve as run
+    from serving.components.server import ServerConfig
+    from serving.components.service import serve as run
 
     lake = open_lake()
     weights = named_model(model)
     click.echo(f"starting vLLM with {weights.name}", err=True)
-    run(lake, weights, host=host, port=port, max_waiting=max_waiting, timeout=timeout, config=ServerConfig())
+    run(
+        lake,
+        weights,
+        host=host,
+        port=port,
+        max_waiting=max_waiting,
+        timeout=timeout,
+        config=ServerConfig(),
+        announce=lambda url: click.echo(f"serving on {url}", err=True),
+    )
 
 
 @llm.command()

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from models.llm.component import Component, Question
 from models.llm.engine import EngineUsage, TextEngine
+from models.llm.errors import PromptTooLongError
 from models.llm.judging import MAX_REPAIRS, Attempt, answer_of, judge, recheck
 from models.llm.store import Answer, ResponseStore
 from models.llm.weights import ModelRef
@@ -97,7 +98,10 @@ def ask_in_batches(
         for _ in range(MAX_REPAIRS):
             bad = [index for index, attempt in enumerate(attempts) if attempt.problem is not None]
             questions = [component.repair(batch[i], attempts[i].raw, attempts[i].problem or "") for i in bad]
-            again = _attempt(component, [batch[i] for i in bad], questions, engine)
+            try:
+                again = _attempt(component, [batch[i] for i in bad], questions, engine)
+            except PromptTooLongError:
+                break  # There is no room to show what was wrong; it stays as it is.
             for index, attempt in zip(bad, again, strict=True):
                 attempts[index] = attempt.after(attempts[index])
         now = datetime.now(UTC)

@@ -199,6 +199,19 @@ class ConfigurationRefusedError(MillraceError):
         )
 
 
+class ListenError(MillraceError):
+    """The service can't listen where it was told to."""
+
+    code = "MR-LLM-LISTEN"
+
+    @classmethod
+    def on(cls, host: str, port: int, why: str) -> ListenError:
+        return cls(
+            f"The language model can't be served on {host}:{port}: {why}.",
+            fix="Name another --host or --port; port 0 takes a free one.",
+        )
+
+
 class PromptTooLongError(MillraceError):
     """A prompt leaves no room for its answer in the model's context."""
 

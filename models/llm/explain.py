@@ -65,7 +65,10 @@ class ExplainInput(BaseModel):
     @field_validator("history")
     @classmethod
     def _each_once(cls, history: list[SeenMovie]) -> list[SeenMovie]:
-        return list({movie.item_id: movie for movie in reversed(history)}.values())[::-1][:MAX_ENTRIES]
+        first: dict[int, SeenMovie] = {}
+        for movie in history:
+            first.setdefault(movie.item_id, movie)
+        return list(first.values())[:MAX_ENTRIES]
 
 
 class ExplainOutput(BaseModel):
@@ -106,7 +109,8 @@ def _only_the_history(schema: Mapping[str, JsonValue], row: ExplainInput) -> dic
 
 def _alternative(movies: tuple[SeenMovie, ...]) -> dict[str, JsonValue]:
     ids: list[JsonValue] = [movie.item_id for movie in movies]
-    named = re.escape(" and ".join(_name(movie) for movie in movies))
+    # Not re.escape: the grammar's dialect knows escapes of these only.
+    named = re.sub(r"([.^$*+?()/-])", r"\\\1", " and ".join(_name(movie) for movie in movies))
     liked = all(movie.rating is not None and movie.rating >= _LIKED for movie in movies)
     return {
         "type": "object",

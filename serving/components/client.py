@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from models.llm.component import Question, Sampling
 from models.llm.errors import EngineStoppedError, PromptTooLongError
 from models.llm.protocol import Generation
-from serving.llm.server import SERVED
+from serving.components.server import SERVED
 
 _COMPLETIONS = "/v1/chat/completions"
 _LENGTHS = re.compile(r"(\d+)")

@@ -26,8 +26,8 @@ from models.llm.errors import (
     OverloadedError,
     PromptTooLongError,
 )
-from serving.llm.answers import Answers
-from serving.llm.metrics import Metrics
+from serving.components.answers import Answers
+from serving.components.metrics import Metrics
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -200,9 +200,9 @@ def _body(error: MillraceError) -> ErrorBody:
     return ErrorBody(code=error.code, message=error.message, fix=error.fix)
 
 
-def _explained(error: MillraceError) -> Response:
+def _explained(error: MillraceError, status: int = 0) -> Response:
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, OverloadedError) else {}
-    return JSONResponse(_body(error).model_dump(), status_code=_STATUS.get(type(error), 500), headers=headers)
+    return JSONResponse(_body(error).model_dump(), status_code=status or _STATUS.get(type(error), 500), headers=headers)
 
 
 class _Limited:
@@ -215,18 +215,18 @@ class _Limited:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        said = next((int(value) for name, value in scope["headers"] if name == b"content-length"), None)
-        taken = 0
-
-        async def limited() -> Message:
-            nonlocal taken
+        body = b""
+        while True:  # Read here: the framework would turn an error in the midst of a body into its own.
             message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > MAX_BODY:
-                raise LlmRequestError.too_large(MAX_BODY)
-            return message
+            body += message.get("body", b"")
+            if len(body) > MAX_BODY:
+                await _explained(LlmRequestError.too_large(MAX_BODY), status=413)(scope, receive, send)
+                return
+            if message["type"] != "http.request" or not message.get("more_body"):
+                break
+        pending = [message if message["type"] != "http.request" else {"type": "http.request", "body": body}]
 
-        if said is not None and said > MAX_BODY:
-            await _explained(LlmRequestError.too_large(MAX_BODY))(scope, receive, send)
-            return
-        await self._app(scope, limited, send)
+        async def replayed() -> Message:
+            return pending.pop() if pending else await receive()
+
+        await self._app(scope, replayed, send)

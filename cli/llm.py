@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from cli.lake import open_lake
-from cli.output import Record, console, format_option, record_table, show_json
+from cli.output import Record, console, format_option, printable, record_table, show_json
 
 if TYPE_CHECKING:
     from models.llm.evaluation import Evaluation
@@ -87,6 +88,41 @@ def evaluate(model: str, name: str, prompt: str | None, accept: bool, output_for
         raise ConfigurationRefusedError.judged(name, evaluation.model, evaluation.verdict.reason)
     if accept:
         make_champion(evaluation, Path(prompt) if prompt else None)
+
+
+@llm.command()
+@model_option
+@click.option("--batches", default=1, show_default=True, type=click.IntRange(min=1), help="Batches to ask again.")
+@format_option("text", "json")
+def replay(model: str, batches: int, output_format: str) -> None:
+    """Ask batches of movie cards again, each as it was asked, and compare the texts with those on record.
+
+    Exit status 1 if one differs. Answers that were given online were asked alone and are not replayed.
+    """
+    from lakehouse.tables import Movie
+    from models.llm.engine import Engine
+    from models.llm.movie_card import MOVIE_CARD, MovieCardInput
+    from models.llm.replay import replay as run
+    from models.llm.weights import named_model
+    from tasks.llm_gate import answer_store
+
+    lake, weights = open_lake(), named_model(model)
+    rows = [
+        MovieCardInput(item_id=m.item_id, title=m.title, year=m.year, genres=m.genres)
+        for m in lake.latest(Movie).rows()
+    ]
+    engine = partial(Engine, weights)
+    done = run(MOVIE_CARD, rows, model=weights, store=answer_store(lake), engine=engine, batches=batches)
+    if output_format == "json":
+        show_json(done.model_dump(mode="json"))
+    else:
+        click.echo(f"{done.batches} batch(es), {done.answers} answer(s) of class {done.determinism} asked again")
+        click.echo(f"{done.skipped} batch(es) can't be asked again as they were")
+        for asked, before, now in done.different[:5]:
+            click.echo(printable(f"{asked}: {before} on record, {now} now"))
+        click.echo("equal" if not done.different else f"{len(done.different)} answer(s) differ")
+    if done.different:
+        click.get_current_context().exit(1)
 
 
 def _print(evaluation: Evaluation) -> None:

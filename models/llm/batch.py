@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -105,8 +104,7 @@ def ask_in_batches(
             for index, attempt in zip(bad, again, strict=True):
                 attempts[index] = attempt.after(attempts[index])
         now = datetime.now(UTC)
-        keys = "\n".join(component.answer_key(row, model) for row in batch)
-        name = hashlib.sha256(keys.encode()).hexdigest()
+        name = component.batch_digest(batch, model)
         yield [
             answer_of(component, row, model, attempt, now, batch=name, place=place)
             for place, (row, attempt) in enumerate(zip(batch, attempts, strict=True))

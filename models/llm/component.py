@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -150,6 +150,10 @@ class Component(Generic[In, Out]):
     def determinism(self, model: ModelRef) -> str:
         """What of an answer is promised to repeat, and where: see ``models.llm.determinism``."""
         return determinism_class(greedy=self.sampling.temperature == 0, dtype=model.dtype)
+
+    def batch_digest(self, rows: Sequence[In], model: ModelRef) -> str:
+        """Which rows are asked together, in their order."""
+        return _digest("\n".join(self.answer_key(row, model) for row in rows))
 
     def row_digest(self, row: In) -> str:
         return _digest(self.canonical_input(row))

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
@@ -67,7 +67,15 @@ def serve(
     components = served_components(lake)
     store = ResponseStore(f"{lake.root}/{LEDGER_FOLDER}/llm_responses")
     with _listening(host, port) as listener, VllmServer(model, config) as server:
-        app = application(components, server, store, max_waiting=max_waiting, timeout=timeout)
+        app = application(
+            components,
+            model,
+            server.url,
+            store,
+            max_waiting=max_waiting,
+            timeout=timeout,
+            watch=lambda client, metrics: _keep_running(server, client, metrics),
+        )
         settings = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
         announce(f"http://{host}:{listener.getsockname()[1]}")
         uvicorn.Server(settings).run(sockets=[listener])
@@ -83,28 +91,31 @@ def _listening(host: str, port: int) -> socket.socket:
 
 def application(
     components: Sequence[Component[BaseModel, BaseModel]],
-    server: VllmServer,
+    model: ModelRef,
+    url: str,
     store: ResponseStore,
     *,
     max_waiting: int,
     timeout: float,
+    watch: Callable[[VllmClient, Metrics], Awaitable[None]] | None = None,
 ) -> FastAPI:
-    """The application in front of a server that runs."""
+    """The application in front of vLLM's server at ``url``; ``watch`` runs beside it for as long as it does."""
     from serving.components.app import make_app
 
     metrics = Metrics()
-    client = VllmClient(server.url, timeout=timeout)
-    answers = Answers(server.model, client, store, metrics, max_waiting=max_waiting, timeout=timeout)
+    client = VllmClient(url, timeout=timeout)
+    answers = Answers(model, client, store, metrics, max_waiting=max_waiting, timeout=timeout)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await answers.start([component.name for component in components])
-        watch = asyncio.create_task(_keep_running(server, client, metrics))
+        beside = asyncio.ensure_future(watch(client, metrics)) if watch else None
         try:
             yield
         finally:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
+            if beside is not None:
+                beside.cancel()
+                await asyncio.gather(beside, return_exceptions=True)
             await answers.close()
             await client.close()
 

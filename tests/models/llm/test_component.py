@@ -120,7 +120,7 @@ def test_the_key_moves_with_each_part_of_the_question(tmp_path: Path) -> None:
     row = Book(book_id=1, title="Emma", tags=["Love"])
     base = component(tmp_path).answer_key(row, M1)
     changed = {
-        "dtype": component(tmp_path).answer_key(row, M1.model_copy(update={"dtype": "float32"})),
+        "dtype": component(tmp_path).answer_key(row, M1.model_copy(update={"dtype": "float16"})),
         "narrowed schema": component(tmp_path, narrow=only_a).answer_key(row, M1),
         "model": component(tmp_path).answer_key(row, M2),
         "row": component(tmp_path).answer_key(row.model_copy(update={"title": "Persuasion"}), M1),

@@ -57,7 +57,11 @@ def serve(model: str, host: str, port: int, max_waiting: int, timeout: float) ->
 @llm.command()
 @model_option
 @click.option(
-    "--component", "name", type=click.Choice(["movie_card", "explain"]), default="movie_card", show_default=True
+    "--component",
+    "name",
+    type=click.Choice(["movie_card", "movie_pitch", "explain"]),
+    default="movie_card",
+    show_default=True,
 )
 @click.option(
     "--prompt", type=click.Path(exists=True, dir_okay=False), help="A template to try in the place of its own."

@@ -57,12 +57,13 @@ def evaluate(lake: Lakehouse, name: str, model: ModelRef, prompt: Path | None = 
     from models.llm.movie_pitch import movie_pitch
     from models.llm.titles import Catalogue
 
-    store, titles = answer_store(lake), Catalogue(movie.title for movie in lake.latest(Movie).rows())
-    # A history, or an answer that is shown with what was wrong, makes long prompts.
-    config = EngineConfig(max_model_len=1536)
+    store = answer_store(lake)
     if name == MOVIE_CARD.name:
         card = replace(MOVIE_CARD, template=prompt) if prompt else MOVIE_CARD
         return evaluate_movie_card(card, model=model, store=store, engine=lambda: Engine(model))
+    titles = Catalogue(movie.title for movie in lake.latest(Movie).rows())
+    # A history, or a line that is shown with what was wrong, makes a long prompt.
+    config = EngineConfig(max_model_len=1536)
     if name == "movie_pitch":
         pitch = movie_pitch(titles)
         pitch = replace(pitch, template=prompt) if prompt else pitch

@@ -33,6 +33,7 @@ VERBS = {
     "replay": "cli.replay",
     "backfill": "cli.backfill",
     "cost": "cli.cost",
+    "llm": "cli.llm",
 }
 
 

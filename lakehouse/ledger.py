@@ -109,6 +109,30 @@ class Cost(Table, name="costs"):
     answer: Annotated[str | None, Field(description="What the task gave back, as JSON.")] = None
 
 
+class LlmCost(Table, name="llm_costs"):
+    """What one execution asked of a language model, and what that is put at; energy and money are estimates."""
+
+    llm_cost_id: Annotated[str, Key(), Field(description="Execution, component and start.")]
+    execution: Annotated[str, Field(description="Flyte's execution id, or the local process's; `costs` has it too.")]
+    component: Annotated[str, Field(description="The component that was asked.")]
+    model: Annotated[str, Field(description="Name of the model.")]
+    model_digest: Annotated[str, Field(description="SHA-256 over the model's files.")]
+    asked: Annotated[int, Field(ge=0, description="Questions that went to the engine.")]
+    reused: Annotated[int, Field(ge=0, description="Questions that had been answered before.")]
+    failed: Annotated[int, Field(ge=0, description="Rows without a valid answer.")]
+    tokens_in: Annotated[int, Field(ge=0, description="Tokens of prompts, repairs included.")]
+    tokens_out: Annotated[int, Field(ge=0, description="Tokens of answers, repairs included.")]
+    start_seconds: Annotated[
+        float, Field(ge=0, description="Until the engine had loaded the model; 0 if none started.")
+    ]
+    generate_seconds: Annotated[float, Field(ge=0, description="Generating.")]
+    watt_hours: Annotated[float, Field(ge=0, description="Energy by the formula in models/llm/pricing.py.")]
+    money: Annotated[float, Field(ge=0, description="By the price table, in its currency.")]
+    currency: Annotated[str, Field(description="Such as EUR.")]
+    price_table: Annotated[str, Field(description="Name of the price table.")]
+    asked_at: Annotated[datetime, EventTime()]
+
+
 class Promotion(Table, name="promotions"):
     """One model that became champion."""
 
@@ -218,7 +242,20 @@ class Fate(Table, name="quarantine_fates"):
 #: Every system table; the lake answers to these names like to any other table.
 SYSTEM_TABLES: dict[str, type[Table]] = {
     row.contract.table: row
-    for row in (Publication, Metric, Decision, Cost, Promotion, Run, PinRecord, Maintenance, Erasure, TagRecord, Fate)
+    for row in (
+        Publication,
+        Metric,
+        Decision,
+        Cost,
+        LlmCost,
+        Promotion,
+        Run,
+        PinRecord,
+        Maintenance,
+        Erasure,
+        TagRecord,
+        Fate,
+    )
 }
 
 

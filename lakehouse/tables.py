@@ -10,6 +10,10 @@ from pydantic import Field
 from lakehouse.contracts.expectations import Expectation, RateOfChange
 from lakehouse.contracts.table import EventTime, Key, References, Subject, Table
 
+#: Closed sets, so that a card can be a feature as it stands.
+Mood = Literal["funny", "scary", "exciting", "romantic", "serious", "warm"]
+Audience = Literal["children", "family", "teens", "adults"]
+
 
 class User(Table, name="users"):
     """One person who rates movies, as described when they signed up."""
@@ -36,10 +40,8 @@ class MovieCard(Table, name="movie_cards"):
     """What a language model made of a movie's title, year and genres."""
 
     item_id: Annotated[int, Key(), References("movies.item_id"), Field(description="The movie.")]
-    mood: Annotated[
-        Literal["funny", "scary", "exciting", "romantic", "serious", "warm"], Field(description="Prevailing mood.")
-    ]
-    audience: Annotated[Literal["children", "family", "teens", "adults"], Field(description="Whom it is made for.")]
+    mood: Annotated[Mood, Field(description="Prevailing mood.")]
+    audience: Annotated[Audience, Field(description="Whom it is made for.")]
     answer_key: Annotated[str, Field(description="The answer in llm_responses that this card was made from.")]
     added_at: Annotated[datetime, EventTime(), Field(description="When its movie entered the catalogue (UTC).")]
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from lakehouse import Snapshot
-from lakehouse.ledger import LEDGER_FOLDER
+from lakehouse.lake import Lakehouse
+from lakehouse.ledger import LlmCost
 from lakehouse.tables import Movie, MovieCard
+from tasks.answers import as_rows
 from tasks.lake import Lake
+from tasks.llm_gate import admit_movie_card, answer_store
 from tasks.meter import spent
 from tasks.progress import bar
 from tasks.show import show
-from tasks.typed import task
+from tasks.typed import execution_id, task
+
+if TYPE_CHECKING:
+    from models.llm.batch import Completion
+    from models.llm.weights import ModelRef
 
 
 class LlmUsage(BaseModel):
@@ -53,11 +58,6 @@ class Enriched(NamedTuple):
     usage: LlmUsage
 
 
-def default_model_folder() -> Path:
-    """Where `make setup` puts the default model's weights: in this Python environment."""
-    return Path(sys.prefix) / "share" / "millrace" / "smollm2-135m-instruct"
-
-
 @task(cpu="2", memory="6Gi", deck=True, timeout=timedelta(hours=6))
 def enrich(lake: Lake, movies: Snapshot[Movie], day: datetime, model: str) -> Enriched:
     """Ask the language model for the cards that are missing; publish those that are new or changed.
@@ -66,55 +66,47 @@ def enrich(lake: Lake, movies: Snapshot[Movie], day: datetime, model: str) -> En
     """
     import pyarrow as pa
 
-    from lakehouse.contracts.arrow import to_arrow
     from lakehouse.gate.publish import publish_rows
     from models.llm.batch import complete
     from models.llm.engine import Engine
     from models.llm.movie_card import MOVIE_CARD, MovieCardInput
-    from models.llm.store import ResponseStore
-    from models.llm.weights import ensure_weights, open_weights
+    from models.llm.weights import named_model
 
     lakehouse = lake.open()
-    weights = open_weights(Path(model)) if model else ensure_weights(default_model_folder())
+    weights = named_model(model)
     rows = sorted(movies.rows(), key=lambda movie: movie.item_id)
     questions = [MovieCardInput(item_id=m.item_id, title=m.title, year=m.year, genres=m.genres) for m in rows]
+    admit_movie_card(lakehouse, weights)
     completion = complete(
         MOVIE_CARD,
         questions,
         model=weights,
-        store=ResponseStore(f"{lakehouse.root}/{LEDGER_FOLDER}/llm_responses"),
+        store=answer_store(lakehouse),
         engine=lambda: Engine(weights),
         progress=bar("movie cards"),
     )
 
     def fresh() -> pa.Table:
-        published = "movie_cards" in {p.table_name for p in lakehouse.publications() if p.published}
-        known = {c.item_id: c.answer_key for c in lakehouse.latest(MovieCard).rows()} if published else {}
-        cards = []
-        for movie, answer in zip(rows, completion.answers, strict=True):
-            output = answer.parsed(MOVIE_CARD)
-            if output is not None and known.get(movie.item_id) != answer.answer_key:
-                cards.append(
-                    MovieCard(
-                        item_id=movie.item_id,
-                        mood=output.mood,
-                        audience=output.audience,
-                        answer_key=answer.answer_key,
-                        added_at=movie.added_at,
-                    )
-                )
-        return to_arrow(MovieCard, cards)
+        known = _judged_before(lakehouse)
+        return as_rows(
+            MovieCard,
+            [
+                (answer, {"item_id": movie.item_id, "added_at": movie.added_at})
+                for movie, answer in zip(rows, completion.answers, strict=True)
+                if (movie.item_id, answer.answer_key) not in known
+            ],
+        )
 
-    asked_with = f"{weights.digest[:8]}{MOVIE_CARD.prompt_digest[:8]}"
     cards = publish_rows(
         lakehouse,
         MovieCard,
         fresh,
-        batch_id=f"{day.date()}.movies-{movies.version}.{asked_with}",
+        batch_id=f"{day.date()}.movies-{movies.version}.{MOVIE_CARD.digest(weights)[:16]}",
         day=day.date(),
         inputs=[movies.reference],
     )
     usage = completion.usage
+    lakehouse.ledger.append([_cost(MOVIE_CARD.name, weights, completion)])
     spent(usage.tokens_in, usage.tokens_out)
     made = Enriched(
         cards=cards,
@@ -135,3 +127,41 @@ def enrich(lake: Lake, movies: Snapshot[Movie], day: datetime, model: str) -> En
     )
     show("language model", [made.usage.model_dump()])
     return made
+
+
+def _judged_before(lakehouse: Lakehouse) -> set[tuple[object, object]]:
+    """Movies and answers that the gate has seen: their card is published, or waits in the quarantine."""
+    from lakehouse.gate.quarantine import refused_rows
+
+    name = MovieCard.contract.table
+    published = any(p.published for p in lakehouse.publications(name))
+    cards = {(card.item_id, card.answer_key) for card in lakehouse.latest(MovieCard).rows()} if published else set()
+    refused = {(row.values["item_id"], row.values["answer_key"]) for row in refused_rows(lakehouse, name)}
+    return cards | refused
+
+
+def _cost(component: str, model: ModelRef, completion: Completion) -> LlmCost:
+    """What the answers took, energy and money included."""
+    from models.llm.pricing import default_prices, price
+
+    usage, now = completion.usage, datetime.now(UTC)
+    priced = price(usage.start_seconds + usage.generate_seconds, usage.peak_rss_mib, default_prices())
+    return LlmCost(
+        llm_cost_id=f"{execution_id()}/{component}/{now.isoformat()}",
+        execution=execution_id(),
+        component=component,
+        model=model.name,
+        model_digest=model.digest,
+        asked=completion.asked,
+        reused=completion.reused,
+        failed=completion.failed,
+        tokens_in=usage.tokens_in,
+        tokens_out=usage.tokens_out,
+        start_seconds=usage.start_seconds,
+        generate_seconds=usage.generate_seconds,
+        watt_hours=priced.watt_hours,
+        money=priced.money,
+        currency=priced.currency,
+        price_table=priced.table,
+        asked_at=now,
+    )

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +14,15 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from models.llm.determinism import determinism_class
 from models.llm.errors import PromptTemplateError
+from models.llm.weights import ModelRef
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)
 
+#: Where the components' templates lie, as NAME.txt.
+PROMPTS = Path(__file__).parent / "prompts"
 #: Characters of one string and entries of one list that reach a prompt; the rest is cut off.
 MAX_TEXT = 200
 MAX_ENTRIES = 16
@@ -31,6 +35,15 @@ class Message(BaseModel):
 
     role: Literal["system", "user", "assistant"]
     content: str
+
+
+class Question(BaseModel):
+    """A conversation to go on with, and the JSON schema that guides the answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    messages: tuple[Message, ...]
+    json_schema: dict[str, JsonValue]
 
 
 class Sampling(BaseModel):
@@ -50,12 +63,14 @@ class Component(Generic[In, Out]):
     Attributes:
         name: stable name, stored with each answer.
         template: text file of turns under ``[system]``, ``[user]`` and ``[assistant]`` lines; the last is a user turn
-            and holds ``{field}`` placeholders of the input model. Instructions and examples come first, so that the
-            engine computes them once for all rows.
+            and holds ``{field}`` or ``{field.part}`` placeholders of the input model. Instructions and examples come
+            first, so that the engine computes them once for all rows.
         input: row model of what is read. Fields that the template does not name, such as the row's number, enter
             neither the prompt nor the key: rows that differ only in them share one answer.
         output: model of the answer; its JSON schema guides the decoding.
         sampling: how tokens are chosen.
+        narrow: what of the schema depends on the row: takes the guiding schema and a row, and gives the row's own.
+        check: what is wrong with an answer that fits the schema, such as a contradiction; None if nothing is.
 
     Raises:
         PromptTemplateError: the file is missing, is not made of turns, or names a field that the input lacks.
@@ -66,12 +81,13 @@ class Component(Generic[In, Out]):
     input: type[In]
     output: type[Out]
     sampling: Sampling = field(default_factory=Sampling)
+    narrow: Callable[[Mapping[str, JsonValue], In], dict[str, JsonValue]] | None = None
+    check: Callable[[In, Out], str | None] | None = None
 
     def __post_init__(self) -> None:
-        known = list(self.input.model_fields)
-        unknown = sorted(self._asked_fields - set(known))
+        unknown = sorted(path for path in self._asked_fields if not _has(self.input, path))
         if unknown:
-            raise PromptTemplateError.unknown_fields(str(self.template), unknown, known)
+            raise PromptTemplateError.unknown_fields(str(self.template), unknown, list(self.input.model_fields))
 
     def messages(self, row: In) -> tuple[Message, ...]:
         """The conversation to ask of ``row``, whose values can neither end their quotes nor open a turn."""
@@ -80,31 +96,35 @@ class Component(Generic[In, Out]):
         content = _PLACEHOLDER.sub(lambda found: _inline(values[found[1]]), self._turns[-1].content)
         return (*self._turns[:-1], Message(role="user", content=content))
 
-    def repair(self, row: In, raw: str, problem: str) -> tuple[Message, ...]:
-        """The conversation that shows a model its unusable answer and asks once more."""
+    def question(self, row: In) -> Question:
+        """What an engine is asked about ``row``."""
+        return Question(messages=self.messages(row), json_schema=self.schema_of(row))
+
+    def repair(self, row: In, raw: str, problem: str) -> Question:
+        """The question that shows a model its unusable answer and asks once more."""
         # Both texts hold what a model wrote, so they are cleaned and escaped like any other data.
-        bad, why = (_clean(text).translate(_MARKUP) for text in (raw, problem))
+        bad, why = (one_line(text).translate(_MARKUP) for text in (raw, problem))
         request = f"That is not a valid answer: {why} Answer again, with one JSON object only."
-        return (
-            *self.messages(row),
-            Message(role="assistant", content=bad),
-            Message(role="user", content=request),
-        )
+        again = (Message(role="assistant", content=bad), Message(role="user", content=request))
+        return Question(messages=(*self.messages(row), *again), json_schema=self.schema_of(row))
 
     @cached_property
     def schema(self) -> dict[str, JsonValue]:
         """JSON schema that guides the decoding: the output model's, without the titles and texts that guide nothing."""
         return _guiding(self.output.model_json_schema())
 
+    def schema_of(self, row: In) -> dict[str, JsonValue]:
+        """JSON schema that guides the decoding of this row's answer."""
+        return self.narrow(self.schema, row) if self.narrow else self.schema
+
     @cached_property
     def prompt_digest(self) -> str:
         """Digest of the template file's text."""
         return _digest(self._text)
 
-    @cached_property
-    def schema_digest(self) -> str:
-        """Digest of the guiding schema, property order included: it is the order in which fields are decided."""
-        return _digest(_canonical(self.schema))
+    def schema_digest(self, row: In) -> str:
+        """Digest of the row's guiding schema, property order included: it is the order in which fields are decided."""
+        return _digest(_canonical(self.schema_of(row))) if self.narrow else self._schema_digest
 
     @cached_property
     def sampling_digest(self) -> str:
@@ -114,13 +134,33 @@ class Component(Generic[In, Out]):
         """What is asked of ``row``, as JSON with sorted keys: the fields that the template names, cleaned."""
         return json.dumps(self._clean_input(row), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
-    def answer_key(self, row: In, model_digest: str) -> str:
-        """Key of the answer: SHA-256 over component, model, prompt, schema, sampling and row."""
-        parts = (self.name, model_digest, self.prompt_digest, self.schema_digest, self.sampling_digest)
-        return _digest("\n".join((*parts, self.row_digest(row))))
+    def answer_key(self, row: In, model: ModelRef) -> str:
+        """Key of the answer: SHA-256 over component, model, prompt, schema, sampling, determinism class and row."""
+        return _digest("\n".join((self.digest(model), self.schema_digest(row), self.row_digest(row))))
+
+    def digest(self, model: ModelRef) -> str:
+        """What all of the component's answers by that model share: SHA-256 over all of the key but the row."""
+        return _digest(f"{self.configuration(model)}\n{self.determinism(model)}")
+
+    def configuration(self, model: ModelRef) -> str:
+        """What is chosen and can be better or worse: SHA-256 over component, model, prompt, schema and sampling."""
+        parts = (self.name, model.digest, self.prompt_digest, self._schema_digest, self.sampling_digest)
+        return _digest("\n".join(parts))
+
+    def determinism(self, model: ModelRef) -> str:
+        """What of an answer is promised to repeat, and where: see ``models.llm.determinism``."""
+        return determinism_class(greedy=self.sampling.temperature == 0, dtype=model.dtype)
+
+    def batch_digest(self, rows: Sequence[In], model: ModelRef) -> str:
+        """Which rows are asked together, in their order."""
+        return _digest("\n".join(self.answer_key(row, model) for row in rows))
 
     def row_digest(self, row: In) -> str:
         return _digest(self.canonical_input(row))
+
+    @cached_property
+    def _schema_digest(self) -> str:
+        return _digest(_canonical(self.schema))
 
     @cached_property
     def _text(self) -> str:
@@ -143,16 +183,35 @@ class Component(Generic[In, Out]):
         return frozenset(_PLACEHOLDER.findall(self._turns[-1].content))
 
     def _clean_input(self, row: In) -> dict[str, JsonValue]:
-        values = row.model_dump(mode="json", include=set(self._asked_fields))
-        return {name: _clean_value(value) for name, value in values.items()}
+        values = row.model_dump(mode="json")
+        return {path: _clean_value(_at(values, path)) for path in sorted(self._asked_fields)}
 
 
-_PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
+_PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*)*)\}")
+
 _WORDS = re.compile(r"\w[\w' -]*")
 _TURN = re.compile(r"^\[(system|user|assistant)\]$", re.MULTILINE)
 
 # Chat templates mark turns with these, as in <|im_end|>, </s> or [INST]; in a JSON string their escapes mean the same.
 _MARKUP = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>[]"})
+
+
+def _has(model: type[BaseModel], path: str) -> bool:
+    """Whether the model has a field at that path, such as ``title`` or ``item.title``."""
+    name, _, rest = path.partition(".")
+    field = model.model_fields.get(name)
+    if field is None or not rest:
+        return field is not None
+    return (
+        isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel) and _has(field.annotation, rest)
+    )
+
+
+def _at(values: JsonValue, path: str) -> JsonValue:
+    for name in path.split("."):
+        assert isinstance(values, dict)
+        values = values[name]
+    return values
 
 
 def _parse_turns(text: str) -> Iterator[Message]:
@@ -163,15 +222,15 @@ def _parse_turns(text: str) -> Iterator[Message]:
 
 def _clean_value(value: JsonValue) -> JsonValue:
     if isinstance(value, str):
-        return _clean(value)
+        return one_line(value)
     if isinstance(value, list):
         return [_clean_value(entry) for entry in value[:MAX_ENTRIES]]
     if isinstance(value, Mapping):
-        return {_clean(key): _clean_value(entry) for key, entry in value.items()}
+        return {one_line(key): _clean_value(entry) for key, entry in value.items()}
     return value
 
 
-def _clean(text: str) -> str:
+def one_line(text: str) -> str:
     """One line of printable text: control, format and unassigned characters become spaces, overlong text is cut."""
     printable = "".join(
         " " if unicodedata.category(char)[0] in "CZ" else char for char in unicodedata.normalize("NFC", text)
@@ -183,8 +242,13 @@ def _clean(text: str) -> str:
 def _inline(value: JsonValue) -> str:
     """A value as JSON; a list as its entries with commas between, plain words among them without quotes.
 
-    The small model labels a bare ``Comedy, Horror`` markedly better than the same as JSON.
+    The small model labels a bare ``Comedy, Horror`` markedly better than the same as JSON. An object is its fields'
+    names and values with commas between, and a list of objects has one on each line.
     """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_inline(part)}" for name, part in value.items() if part is not None)
+    if isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value):
+        return "".join(f"\n- {_inline(entry)}" for entry in value)
     if isinstance(value, list):
         return ", ".join(
             entry if isinstance(entry, str) and _WORDS.fullmatch(entry) else _inline(entry) for entry in value

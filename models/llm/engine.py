@@ -17,12 +17,22 @@ from typing import IO, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from models.llm.component import Component, Message
+from models.llm.component import Component, Question
 from models.llm.errors import EngineStartError, EngineStoppedError, PromptTooLongError
-from models.llm.protocol import REPLY, Answered, Ask, EngineConfig, Failed, Generation, Reply, Start, TooLong
+from models.llm.protocol import (
+    REPLY,
+    Answered,
+    Ask,
+    EngineConfig,
+    Failed,
+    Generation,
+    Reply,
+    Start,
+    TooLong,
+)
 from models.llm.weights import ModelRef
 
-__all__ = ["Engine", "EngineConfig", "EngineUsage", "Generation", "TextEngine"]
+__all__ = ["Engine", "EngineConfig", "EngineUsage", "Generation", "Question", "TextEngine"]
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)
@@ -54,15 +64,13 @@ class TextEngine(Protocol):
     @property
     def batch_size(self) -> int: ...
 
-    def generate(
-        self, component: Component[In, Out], conversations: Sequence[Sequence[Message]]
-    ) -> Iterator[Generation]: ...
+    def generate(self, component: Component[In, Out], questions: Sequence[Question]) -> Iterator[Generation]: ...
 
 
 class Engine:
     """vLLM on one model, on the processor or the GPU that the installed vLLM is built for.
 
-    A context manager. Nothing starts before the first conversation is asked; on leaving, the worker process is ended
+    A context manager. Nothing starts before the first question is asked; on leaving, the worker process is ended
     and its memory is free.
 
     Args:
@@ -89,27 +97,24 @@ class Engine:
     ) -> None:
         self.close()
 
-    def generate(
-        self, component: Component[In, Out], conversations: Sequence[Sequence[Message]]
-    ) -> Iterator[Generation]:
-        """One generation a conversation, in order, ``config.batch_size`` of them at a time.
+    def generate(self, component: Component[In, Out], questions: Sequence[Question]) -> Iterator[Generation]:
+        """One generation a question, in order, ``config.batch_size`` of them at a time.
 
         Raises:
             EngineStartError: vLLM is not installed, has too little memory, can't load the model, or takes too long.
-            EngineStoppedError: it ended while conversations were waiting.
+            EngineStoppedError: it ended while questions were waiting.
             PromptTooLongError: a prompt leaves no room for its answer.
         """
-        for first in range(0, len(conversations), self.batch_size):
+        for first in range(0, len(questions), self.batch_size):
             worker = self._worker or self._start()
-            batch = [list(conversation) for conversation in conversations[first : first + self.batch_size]]
-            ask = Ask(conversations=batch, json_schema=component.schema, sampling=component.sampling)
+            ask = Ask(questions=list(questions[first : first + self.batch_size]), sampling=component.sampling)
             reply = _exchange(worker, ask)
             if isinstance(reply, TooLong):
                 raise PromptTooLongError.over(component.name, reply.count, reply.longest, reply.limit)
             if not isinstance(reply, Answered):
                 why = reply.reason if isinstance(reply, Failed) else self._why_it_ended()
                 self.close()
-                raise EngineStoppedError.during(component.name, len(conversations) - first, why)
+                raise EngineStoppedError.during(component.name, len(questions) - first, why)
             self.usage = EngineUsage(
                 start_seconds=self.usage.start_seconds,
                 generate_seconds=self.usage.generate_seconds + reply.seconds,
@@ -145,7 +150,7 @@ class Engine:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=_environment(),
+            env=engine_environment(),
             encoding="utf-8",
         )
         late = threading.Event()
@@ -157,7 +162,7 @@ class Engine:
         timer = threading.Timer(self.config.start_timeout_seconds, give_up)
         timer.start()
         try:
-            reply = _exchange(worker, Start(model=self.model.path, config=self.config))
+            reply = _exchange(worker, Start(model=self.model.path, dtype=self.model.dtype, config=self.config))
         finally:
             timer.cancel()
         if reply is None or isinstance(reply, Failed):
@@ -184,7 +189,8 @@ class Engine:
         return lines[-1].strip() if lines else f"its process ended with status {code}"
 
 
-def _environment() -> dict[str, str]:
+def engine_environment() -> dict[str, str]:
+    """What vLLM's processes find in their environment: offline, quiet, waiting passively."""
     environment = dict(os.environ)
     # It would override EngineConfig.kv_cache_mib.
     environment.pop("VLLM_CPU_KVCACHE_SPACE", None)

@@ -122,6 +122,96 @@ class EngineStoppedError(MillraceError):
         )
 
 
+class AnswerTimeoutError(MillraceError):
+    """No answer came in the time that a request may take."""
+
+    code = "MR-LLM-TIMEOUT"
+
+    @classmethod
+    def after(cls, component: str, seconds: float) -> AnswerTimeoutError:
+        return cls(
+            f"{component!r} gave no answer within {seconds:g} seconds.",
+            fix="Ask again later, or start the server with a longer --timeout.",
+        )
+
+
+class OverloadedError(MillraceError):
+    """As many questions wait for the model as may wait."""
+
+    code = "MR-LLM-BUSY"
+
+    #: Seconds after which to ask again.
+    retry_after: int = 1
+
+    @classmethod
+    def waiting(cls, count: int, seconds: int) -> OverloadedError:
+        error = cls(
+            f"{count} questions wait for the language model, and no more may.",
+            fix=f"Ask again in {seconds} s, or start the server with a larger --max-waiting.",
+        )
+        error.retry_after = seconds
+        return error
+
+
+class NoAnswerError(MillraceError):
+    """What the model wrote is no answer, and was none when it was asked again."""
+
+    code = "MR-LLM-NO-ANSWER"
+
+    @classmethod
+    def judged(cls, component: str, key: str, problem: str) -> NoAnswerError:
+        return cls(
+            f"The language model gave {component!r} no valid answer: {problem}.".replace("..", "."),
+            fix=f"Do without it; the text stands in llm_responses under the answer key {key}.",
+        )
+
+
+class LlmRequestError(MillraceError):
+    """A request does not fit what the component reads."""
+
+    code = "MR-LLM-REQUEST"
+
+    @classmethod
+    def invalid(cls, component: str, where: str, why: str) -> LlmRequestError:
+        return cls(
+            f"The request does not fit {component!r}: {where}: {why}.",
+            fix="See the component's schema in /openapi.json.",
+        )
+
+    @classmethod
+    def too_large(cls, limit: int) -> LlmRequestError:
+        return cls(
+            f"The request has more than {limit} bytes.",
+            fix="Send the newest entries of the history only, and titles of ordinary length.",
+        )
+
+
+class ConfigurationRefusedError(MillraceError):
+    """A prompt or a model answers the golden questions worse than the champion."""
+
+    code = "MR-LLM-WORSE"
+
+    @classmethod
+    def judged(cls, component: str, model: str, reason: str) -> ConfigurationRefusedError:
+        return cls(
+            f"{component!r} with the model {model!r} is refused: {reason}.",
+            fix="Ask with the champion's prompt and model, or see `millrace llm evaluate` for the cases.",
+        )
+
+
+class ListenError(MillraceError):
+    """The service can't listen where it was told to."""
+
+    code = "MR-LLM-LISTEN"
+
+    @classmethod
+    def on(cls, host: str, port: int, why: str) -> ListenError:
+        return cls(
+            f"The language model can't be served on {host}:{port}: {why}.",
+            fix="Name another --host or --port; port 0 takes a free one.",
+        )
+
+
 class PromptTooLongError(MillraceError):
     """A prompt leaves no room for its answer in the model's context."""
 

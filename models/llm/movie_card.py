@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.llm.component import Component, Sampling
-
-Mood = Literal["funny", "scary", "exciting", "romantic", "serious", "warm"]
-Audience = Literal["children", "family", "teens", "adults"]
+from lakehouse.tables import Audience, Mood
+from models.llm.component import PROMPTS, Component, Sampling
 
 
 class MovieCardInput(BaseModel):
@@ -34,10 +31,25 @@ class MovieCardOutput(BaseModel):
     audience: Audience
 
 
+#: Genres that no movie for children has.
+_GROWN_UP = {"Crime", "Film-Noir", "Horror", "War"}
+
+
+def _contradiction(movie: MovieCardInput, card: MovieCardOutput) -> str | None:
+    """What in the card can't be true together, or of such a movie."""
+    if card.audience != "children":
+        return None
+    if card.mood in ("scary", "romantic"):
+        return f"A movie for children is not {card.mood}."
+    wrong = sorted(_GROWN_UP.intersection(movie.genres))
+    return f"A movie with the genre {wrong[0]} is not for children." if wrong else None
+
+
 MOVIE_CARD: Component[MovieCardInput, MovieCardOutput] = Component(
     name="movie_card",
-    template=Path(__file__).parent / "prompts" / "movie_card.txt",
+    template=PROMPTS / "movie_card.txt",
     input=MovieCardInput,
     output=MovieCardOutput,
     sampling=Sampling(max_tokens=32),
+    check=_contradiction,
 )

@@ -29,7 +29,7 @@ def main() -> int:
     try:
         model = ensure_weights(folder)
         with Engine(model) as engine:
-            (answer,) = engine.generate(MOVIE_CARD, [MOVIE_CARD.messages(MOVIE)])
+            (answer,) = engine.generate(MOVIE_CARD, [MOVIE_CARD.question(MOVIE)])
     except MillraceError as error:
         print(error.explain(), file=sys.stderr)
         return 1

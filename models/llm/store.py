@@ -23,7 +23,10 @@ class Answer(BaseModel):
     """One question and what the model wrote.
 
     Attributes:
-        answer_key: SHA-256 over component, model, prompt, schema, sampling and row.
+        answer_key: SHA-256 over component, model, prompt, schema, sampling, determinism class and row.
+        determinism: what is promised to repeat, see ``models.llm.determinism``; None in rows older than the column.
+        batch: digest of the keys that were asked together, in their order; None for an answer given online.
+        place: which of them this was, from 0.
         input: what was asked of the row, JSON.
         raw: the model's text, as it came.
         output: the validated answer, JSON; None if the text did not validate.
@@ -41,6 +44,9 @@ class Answer(BaseModel):
     schema_digest: str
     sampling_digest: str
     row_digest: str
+    determinism: str | None = None
+    batch: str | None = None
+    place: int | None = None
     input: str
     raw: str
     output: str | None
@@ -71,8 +77,13 @@ SCHEMA = pa.schema(
         pa.field("tokens_in", pa.int64(), nullable=False),
         pa.field("tokens_out", pa.int64(), nullable=False),
         pa.field("asked_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        # A table that was made before these get them with its next answers.
+        pa.field("determinism", pa.string()),
+        pa.field("batch", pa.string()),
+        pa.field("place", pa.int64()),
     ]
 )
+_LATER = ("determinism", "batch", "place")
 
 
 class ResponseStore:
@@ -97,8 +108,29 @@ class ResponseStore:
         table = self._open()
         if table is None or not keys:
             return {}
-        rows = _rows(table, keys, SCHEMA.names).to_pylist()
+        rows = _rows(table, keys, _columns(table)).to_pylist()
         return {row["answer_key"]: Answer.model_validate(row) for row in rows}
+
+    def version(self) -> int:
+        """The table's newest version; -1 if nothing was stored yet."""
+        table = self._open()
+        return -1 if table is None else table.version()
+
+    def of(self, components: Collection[str], model_digest: str) -> list[Answer]:
+        """Every stored answer of one model to the questions of some components.
+
+        Raises:
+            ResponseStoreError: the folder holds another table.
+        """
+        table = self._open()
+        if table is None:
+            return []
+        rows = _read(table, _columns(table))
+        chosen = pc.and_(
+            pc.equal(rows["model_digest"], model_digest),
+            pc.is_in(rows["component"], value_set=pa.array(components, pa.string())),
+        )
+        return [Answer.model_validate(row) for row in rows.filter(chosen).to_pylist()]
 
     def append(self, answers: Sequence[Answer]) -> int:
         """Store the answers whose keys are new, in one commit; how many that were.
@@ -128,7 +160,7 @@ class ResponseStore:
                     DeltaTable.create(self.uri, SCHEMA, mode="ignore", commit_properties=alone)
                     continue
                 rows = pa.Table.from_pylist([answer.model_dump() for answer in waiting.values()], schema=SCHEMA)
-                write_deltalake(table, rows, mode="append", commit_properties=alone)
+                write_deltalake(table, rows, mode="append", schema_mode="merge", commit_properties=alone)
             except DeltaError as error:
                 if not self._moved_on(table):
                     raise ResponseStoreError.not_written(self.uri, len(waiting), str(error)) from error
@@ -145,7 +177,7 @@ class ResponseStore:
             return None
         table = DeltaTable(self.uri)
         present = {field.name for field in table.schema().fields}
-        lacking = [name for name in SCHEMA.names if name not in present]
+        lacking = [name for name in SCHEMA.names if name not in present and name not in _LATER]
         if lacking:
             raise ResponseStoreError.not_ours(self.uri, lacking)
         return table
@@ -156,13 +188,23 @@ class ResponseStore:
         return now is not None and (seen is None or now.version() > seen.version())
 
 
+def _columns(table: DeltaTable) -> list[str]:
+    """Those of our columns that the table has."""
+    present = {field.name for field in table.schema().fields}
+    return [name for name in SCHEMA.names if name in present]
+
+
 def _rows(table: DeltaTable, keys: Collection[str], columns: list[str]) -> pa.Table:
-    """The rows of ``keys``, read a batch at a time: the table outgrows memory before its keys do."""
-    wanted = pa.array(keys, pa.string())
+    """The rows of ``keys``."""
+    return _read(table, columns, pa.array(keys, pa.string()))
+
+
+def _read(table: DeltaTable, columns: list[str], keys: pa.Array | None = None) -> pa.Table:
+    """The rows, or those of ``keys``, read a batch at a time: the table outgrows memory before its keys do."""
     schema = pa.schema([SCHEMA.field(name) for name in columns])
     found = []
     for batch in pa.RecordBatchReader.from_stream(table.scan(columns=columns)):
         # The reader gives string views, which Arrow can't filter yet.
         rows = pa.Table.from_batches([batch]).cast(schema)
-        found.append(rows.filter(pc.is_in(rows["answer_key"], value_set=wanted)))
+        found.append(rows if keys is None else rows.filter(pc.is_in(rows["answer_key"], value_set=keys)))
     return pa.concat_tables(found) if found else schema.empty_table()

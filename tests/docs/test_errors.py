@@ -73,9 +73,15 @@ from models.errors import (
 )
 from models.evaluation import NewestInteractions
 from models.llm.errors import (
+    AnswerTimeoutError,
+    ConfigurationRefusedError,
     EngineStartError,
     EngineStoppedError,
+    ListenError,
+    LlmRequestError,
     ModelFolderError,
+    NoAnswerError,
+    OverloadedError,
     PromptTemplateError,
     PromptTooLongError,
     ResponseStoreError,
@@ -215,6 +221,16 @@ EXAMPLES: dict[str, MillraceError | Callable[[Path, pytest.MonkeyPatch], None]] 
     "MR-LLM-START": EngineStartError.timed_out("smollm2-135m-instruct", 600.0),
     "MR-LLM-STOPPED": EngineStoppedError.during("movie_card", 412, "it was killed by signal 9"),
     "MR-LLM-PROMPT-LENGTH": PromptTooLongError.over("movie_card", 3, 702, 480),
+    "MR-LLM-WORSE": ConfigurationRefusedError.judged(
+        "movie_card", "other-360m", "worse than the champion: mood -0.125 (-0.213 to -0.050)"
+    ),
+    "MR-LLM-REQUEST": LlmRequestError.invalid(
+        "explain", "body.history", "List should have at least 1 item after validation, not 0"
+    ),
+    "MR-LLM-BUSY": OverloadedError.waiting(64, 3),
+    "MR-LLM-TIMEOUT": AnswerTimeoutError.after("explain", 30.0),
+    "MR-LLM-NO-ANSWER": NoAnswerError.judged("explain", "3f2a", "The reason names 'Star Wars', which it does not cite"),
+    "MR-LLM-LISTEN": ListenError.on("127.0.0.1", 8100, "Address already in use"),
     "MR-LLM-STORE": ResponseStoreError.contended("llm_responses", 10, 256),
 }
 

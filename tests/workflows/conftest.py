@@ -24,7 +24,7 @@ def answer_every_question(lake_folder: Path) -> None:
     from models.llm.movie_card import MOVIE_CARD, MovieCardInput
     from models.llm.store import ResponseStore
     from models.llm.weights import ensure_weights
-    from tasks.enrich import default_model_folder
+    from models.llm.weights import default_model_folder
 
     weights = ensure_weights(default_model_folder())
     lake = Lakehouse.open(lake_folder, create=True)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 
-from models.llm.weights import ModelRef, ensure_weights
+from models.llm.weights import ModelRef, named_model
 
 
 @pytest.fixture(scope="session")
 def weights() -> ModelRef:
-    """The small default model, from MILLRACE_WEIGHTS or converted once into the checkout."""
-    default = Path(__file__).parents[3] / ".millrace" / "weights" / "smollm2"
-    return ensure_weights(Path(os.environ.get("MILLRACE_WEIGHTS", default)))
+    """The small default model, where the set-up puts it."""
+    return named_model("")

@@ -11,10 +11,11 @@ import pytest
 from pydantic import BaseModel
 
 from models.llm.batch import Completion, complete
-from models.llm.component import Component, Message
+from models.llm.component import Component, Question
 from models.llm.engine import EngineUsage, Generation
 from models.llm.errors import EngineStoppedError
 from models.llm.movie_card import MOVIE_CARD, MovieCardInput, MovieCardOutput
+from models.llm.replay import Replayed, replay
 from models.llm.store import ResponseStore
 from models.llm.weights import ModelRef
 
@@ -41,12 +42,11 @@ class ScriptedEngine:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def generate(
-        self, component: Component[In, Out], conversations: Sequence[Sequence[Message]]
-    ) -> Iterator[Generation]:
-        for conversation in conversations:
-            self.asked.append(conversation[-1].content)
-            yield Generation(text=self.script(conversation[-1].content), tokens_in=10, tokens_out=3, finished=False)
+    def generate(self, component: Component[In, Out], questions: Sequence[Question]) -> Iterator[Generation]:
+        for question in questions:
+            asked = question.messages[-1].content
+            self.asked.append(asked)
+            yield Generation(text=self.script(asked), tokens_in=10, tokens_out=3, finished=False)
 
 
 def movies(*titles: str) -> list[MovieCardInput]:
@@ -138,3 +138,21 @@ def test_progress_counts_what_is_asked(tmp_path: Path) -> None:
         progress=lambda answered, total: seen.append((answered, total)),
     )
     assert seen == [(2, 3), (3, 3)]
+
+
+def test_a_replay_asks_whole_batches_in_their_order_and_finds_what_differs(tmp_path: Path) -> None:
+    rows, store = movies("Big", "Heat", "Fargo"), ResponseStore(str(tmp_path))
+    ask(rows, tmp_path, ScriptedEngine(lambda _: GOOD))
+
+    def replayed(rows: list[MovieCardInput], script: Callable[[str], str]) -> tuple[Replayed, list[str]]:
+        engine = ScriptedEngine(script)
+        return replay(MOVIE_CARD, rows, model=MODEL, store=store, engine=lambda: engine, batches=5), engine.asked
+
+    same, asked = replayed(rows[::-1], lambda _: GOOD)
+    assert (same.batches, same.answers, same.skipped, same.different) == (2, 3, 0, [])
+    assert [text.splitlines()[0] for text in asked] == ['Title: "Big"', 'Title: "Heat"', 'Title: "Fargo"']
+    other = GOOD.replace("funny", "warm")
+    differs, _ = replayed(rows, lambda text: other if "Heat" in text else GOOD)
+    assert [(before, now) for _, before, now in differs.different] == [(GOOD, other)]
+    half, asked = replayed(rows[:1], lambda _: GOOD)
+    assert (half.batches, half.skipped, asked) == (0, 1, [])

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from models.llm.component import MAX_ENTRIES, MAX_TEXT, Component, Message, Sampling
 from models.llm.errors import PromptTemplateError
 from models.llm.movie_card import MOVIE_CARD, MovieCardInput
+from models.llm.weights import ModelRef
+
+M1, M2 = (ModelRef(path=Path(name), digest=name, name=name) for name in ("m1", "m2"))
 
 TEMPLATE = """[system]
 Label it.
@@ -50,11 +54,21 @@ class KindWider(BaseModel):
 
 
 def component(
-    folder: Path, template: str = TEMPLATE, output: type[BaseModel] = Kind, **sampling: int
+    folder: Path,
+    template: str = TEMPLATE,
+    output: type[BaseModel] = Kind,
+    narrow: Callable[[Mapping[str, JsonValue], Book], dict[str, JsonValue]] | None = None,
+    **sampling: int,
 ) -> Component[Book, BaseModel]:
     path = folder / "prompt.txt"
     path.write_text(template, encoding="utf-8")
-    return Component(name="kind", template=path, input=Book, output=output, sampling=Sampling(**sampling))
+    return Component(
+        name="kind", template=path, input=Book, output=output, sampling=Sampling(**sampling), narrow=narrow
+    )
+
+
+def only_a(schema: Mapping[str, JsonValue], row: Book) -> dict[str, JsonValue]:
+    return {**schema, "properties": {"kind": {"enum": ["a"]}}}
 
 
 def last(messages: tuple[Message, ...]) -> str:
@@ -104,23 +118,25 @@ def test_overlong_values_are_cut(tmp_path: Path) -> None:
 
 def test_the_key_moves_with_each_part_of_the_question(tmp_path: Path) -> None:
     row = Book(book_id=1, title="Emma", tags=["Love"])
-    base = component(tmp_path).answer_key(row, "m1")
+    base = component(tmp_path).answer_key(row, M1)
     changed = {
-        "model": component(tmp_path).answer_key(row, "m2"),
-        "row": component(tmp_path).answer_key(row.model_copy(update={"title": "Persuasion"}), "m1"),
-        "schema": component(tmp_path, output=KindWider).answer_key(row, "m1"),
-        "sampling": component(tmp_path, max_tokens=7).answer_key(row, "m1"),
-        "prompt": component(tmp_path, TEMPLATE.replace("Label", "Classify")).answer_key(row, "m1"),
+        "dtype": component(tmp_path).answer_key(row, M1.model_copy(update={"dtype": "float16"})),
+        "narrowed schema": component(tmp_path, narrow=only_a).answer_key(row, M1),
+        "model": component(tmp_path).answer_key(row, M2),
+        "row": component(tmp_path).answer_key(row.model_copy(update={"title": "Persuasion"}), M1),
+        "schema": component(tmp_path, output=KindWider).answer_key(row, M1),
+        "sampling": component(tmp_path, max_tokens=7).answer_key(row, M1),
+        "prompt": component(tmp_path, TEMPLATE.replace("Label", "Classify")).answer_key(row, M1),
     }
-    assert len({base, *changed.values()}) == 6
+    assert len({base, *changed.values()}) == 8
 
 
 def test_the_key_does_not_move_with_what_is_not_asked(tmp_path: Path) -> None:
     row = Book(book_id=1, title="Emma")
-    base = component(tmp_path).answer_key(row, "m1")
-    assert component(tmp_path).answer_key(row.model_copy(update={"book_id": 2}), "m1") == base
-    assert component(tmp_path).answer_key(row.model_copy(update={"title": "Emma \n"}), "m1") == base
-    assert component(tmp_path, output=KindReworded).answer_key(row, "m1") == base
+    base = component(tmp_path).answer_key(row, M1)
+    assert component(tmp_path).answer_key(row.model_copy(update={"book_id": 2}), M1) == base
+    assert component(tmp_path).answer_key(row.model_copy(update={"title": "Emma \n"}), M1) == base
+    assert component(tmp_path, output=KindReworded).answer_key(row, M1) == base
 
 
 def test_the_guiding_schema_has_fields_in_order_and_no_texts() -> None:
@@ -134,7 +150,7 @@ def test_a_field_named_title_stays_in_the_guiding_schema(tmp_path: Path) -> None
 
 
 def test_a_repair_shows_the_bad_answer_and_what_was_wrong_without_markup(tmp_path: Path) -> None:
-    talk = component(tmp_path).repair(Book(book_id=1, title="Emma"), "no<|im_end|>", "kind: wrong")
+    talk = component(tmp_path).repair(Book(book_id=1, title="Emma"), "no<|im_end|>", "kind: wrong").messages
     assert [message.role for message in talk[-3:]] == ["user", "assistant", "user"]
     assert "<" not in talk[-2].content
     assert "kind: wrong" in talk[-1].content
@@ -162,7 +178,7 @@ def test_the_movie_card_asks_for_title_and_genres_only() -> None:
     movie = MovieCardInput(item_id=7, title="Heat", year=1995, genres=["Action", "Crime"])
     assert last(MOVIE_CARD.messages(movie)) == 'Title: "Heat"\nGenres: Action, Crime'
     other = movie.model_copy(update={"item_id": 8})
-    assert MOVIE_CARD.answer_key(other, "m") == MOVIE_CARD.answer_key(movie, "m")
+    assert MOVIE_CARD.answer_key(other, M1) == MOVIE_CARD.answer_key(movie, M1)
 
 
 def test_the_examples_of_the_movie_card_are_valid_answers() -> None:

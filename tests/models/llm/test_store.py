@@ -46,6 +46,19 @@ def test_an_answer_comes_back_as_it_was_stored(tmp_path: Path) -> None:
     assert store.known([]) == {}
 
 
+def test_a_table_from_before_the_later_columns_is_read_and_gets_them_with_the_next_answers(tmp_path: Path) -> None:
+    old = [field for field in SCHEMA if field.name not in ("determinism", "batch", "place")]
+    table = pa.Table.from_pylist([answer("k1").model_dump()], schema=pa.schema(old))
+    write_deltalake(str(tmp_path / "answers"), table)
+    store = ResponseStore(str(tmp_path / "answers"))
+    assert store.known(["k1"]) == {"k1": answer("k1")}
+    new = answer("k2").model_copy(update={"determinism": "greedy/x", "batch": "b", "place": 3})
+    assert store.append([answer("k1", "again"), new]) == 1
+    assert store.known(["k1", "k2"]) == {"k1": answer("k1"), "k2": new}
+    assert {one.answer_key for one in store.of(["c"], "m")} == {"k1", "k2"}
+    assert store.of(["other"], "m") == store.of(["c"], "other") == []
+
+
 def test_storing_a_key_again_changes_nothing_and_commits_nothing(tmp_path: Path) -> None:
     store = ResponseStore(str(tmp_path / "answers"))
     store.append([answer("k1", "first")])

@@ -27,6 +27,10 @@ VERBS = {
     "lineage": "cli.lineage",
     "runs": "cli.runs",
     "show": "cli.runs",
+    "serve": "cli.serve",
+    "deploy": "cli.deploy",
+    "feedback": "cli.feedback",
+    "monitor": "cli.monitor",
 }
 
 

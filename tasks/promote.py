@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,13 +11,13 @@ from pydantic import BaseModel, ConfigDict
 
 from lakehouse.ledger import Promotion
 from lakehouse.settings import Settings
+from models.registry import REGISTERED_MODEL, quiet_mlflow, tracking_uri
 from tasks.decide import Champion, RetrainDecision
 from tasks.features import TrainingSet, ViewState
 from tasks.lake import Lake
 from tasks.train import Comparison, Model, Score
 from tasks.typed import task
 
-REGISTERED_MODEL = "millrace-recommender"
 METRIC = "NDCG@10"
 #: What a challenger must beat: what people would pick instead.
 BASELINES = ("popularity", "recent popularity", "item-kNN", "EASE")
@@ -151,7 +147,7 @@ def register(
     """Register the challenger with all it came from; make it champion if every gate let it pass."""
     lakehouse = lake.open()
     passed = all(gate.passed for gate in gates)
-    with _quiet_mlflow():
+    with quiet_mlflow():
         version = _register(training_set, model, comparison, gates, day, seed, promote=passed)
     if passed:
         lakehouse.ledger.append(
@@ -188,11 +184,6 @@ def keep(decision: RetrainDecision, comparison: Comparison) -> Outcome:
     return Outcome(
         verdict="kept", reason=decision.reason, model=None, registry_version=0, comparison=comparison, gates=[]
     )
-
-
-def tracking_uri() -> str:
-    """MLflow's database: MLFLOW_TRACKING_URI, else SQLite in the state folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Settings().state / 'mlflow.db'}"
 
 
 def _answer_milliseconds(training_set: TrainingSet, model: Model, answers: int = 100) -> float:
@@ -281,13 +272,3 @@ def _register(
     if promote:
         client.set_registered_model_alias(REGISTERED_MODEL, "champion", str(number))
     return number
-
-
-@contextmanager
-def _quiet_mlflow() -> Iterator[None]:
-    """No telemetry, no notes on its own database, no warning of its use of SQLAlchemy."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The ``noload`` loader")
-        yield

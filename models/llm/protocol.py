@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from models.llm.component import Message, Sampling
+from models.llm.number_type import native_number_type
 
 
 class EngineConfig(BaseModel):
@@ -19,7 +20,9 @@ class EngineConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dtype: str = Field(default="bfloat16", description="Number type of weights and activations, as vLLM names it.")
+    dtype: str = Field(
+        default_factory=native_number_type, description="Number type of weights and activations, as vLLM names it."
+    )
     max_model_len: int = Field(default=512, ge=64, description="Longest prompt and answer together, in tokens.")
     max_num_seqs: int = Field(default=128, ge=1, description="Rows that are decoded side by side.")
     max_num_batched_tokens: int = Field(default=4096, ge=64, description="Tokens computed in one step.")

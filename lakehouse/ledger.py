@@ -131,7 +131,8 @@ class Deployment(Table, name="deployments"):
 
     deployment_id: Annotated[str, Key(), Field(description="Instant and act, as instant/act/slot.")]
     act: Annotated[
-        Literal["start", "stage", "canary", "switch", "rollback", "automatic rollback"], Field(description="What was done.")
+        Literal["start", "stage", "canary", "switch", "rollback", "automatic rollback"],
+        Field(description="What was done."),
     ]
     slot: Annotated[Literal["blue", "green"], Field(description="The slot that it was done to.")]
     model_version: Annotated[int, Field(ge=1, description="Registry version of the slot's model.")]

@@ -1,7 +1,7 @@
 """How does Python ask the service? Typed requests in, typed answers out, every refusal as an error with a way out.
 
-    with Client() as client:
-        answer = client.recommend(RecommendRequest(user_id=196))
+with Client() as client:
+    answer = client.recommend(RecommendRequest(user_id=196))
 """
 
 from __future__ import annotations

@@ -264,7 +264,7 @@ class Deployments:
     def _point_back(self) -> Slot:
         route = self.route
         assert route.other is not None
-        good, bad = (route.active, route.other) if route.canary else (route.other, route.active)
+        good = route.active if route.canary else route.other
         self.route = Route(good)  # what was taken back must be staged anew before it answers again
         self._before = None
         self._watches[good.name] = Watch(self._bounds)
@@ -293,9 +293,7 @@ class Deployments:
         active = self.route.active
         keep(self._folder, Kept(active=active.registered, slot=active.name))
 
-    async def _act(
-        self, act: Act, slot: Slot, replaced: Slot | None, reason: str, inputs: Mapping[str, float]
-    ) -> None:
+    async def _act(self, act: Act, slot: Slot, replaced: Slot | None, reason: str, inputs: Mapping[str, float]) -> None:
         self._last = f"{act}: {reason}"
         self._acted(act)
         at = self._clock.now()
@@ -362,4 +360,3 @@ def _invented(user_id: int) -> Answered:
 
 def _mean(values: list[float]) -> float:
     return float(np.mean(values)) if values else 0.0
-

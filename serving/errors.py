@@ -60,7 +60,9 @@ class NotReadyError(MillraceError):
 
     @classmethod
     def because(cls, why: str) -> NotReadyError:
-        return cls(f"There is nothing to serve yet: {why}", fix="Run the nightly job once, then start the service again.")
+        return cls(
+            f"There is nothing to serve yet: {why}", fix="Run the nightly job once, then start the service again."
+        )
 
 
 class UnknownItemError(MillraceError):

@@ -230,4 +230,3 @@ def _reader(store: FeatureStore, columns: Sequence[str]) -> OnlineReader:
 
 def _any(values: Mapping[str, OnlineValue]) -> bool:
     return any(value is not None for value in values.values())
-

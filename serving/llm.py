@@ -1,4 +1,4 @@
-"""How is a language model asked for a reason? By the typed endpoint of `millrace llm serve`; its citations are checked."""
+"""How is a language model asked for a reason? By the endpoint of `millrace llm serve`; its citations are checked."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ class FeedbackResponse(Strict):
 
     accepted: int
     duplicates: int = Field(description="Kept before under the same ids.")
-    ahead: int = Field(description="Dated later than the service's clock by over five minutes; kept with the time received.")
+    ahead: int = Field(description="Dated over five minutes later than the service's clock; kept as of now.")
 
 
 class Problem(Strict):

@@ -123,8 +123,10 @@ class Guard:
                 self._pace(f"refused {caller}")
                 raise RequestRefusedError.unauthorized()
             caller = given.hex() if given is not None else caller
-        elif path.startswith("/admin") and self._admin is not None and (
-            given is None or not hmac.compare_digest(given, self._admin)
+        elif (
+            path.startswith("/admin")
+            and self._admin is not None
+            and (given is None or not hmac.compare_digest(given, self._admin))
         ):
             self._pace(f"refused {caller}")
             raise RequestRefusedError.unauthorized()

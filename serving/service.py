@@ -101,6 +101,7 @@ class Service:
             acted=lambda act: self.metrics.acts.labels(act).inc(),
         )
         self.ready = False
+        self._named: tuple[str, str, str] | None = None
         self._refreshing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -340,8 +341,11 @@ class Service:
             metrics.feature_age.labels(view).set(max(0.0, (now - known_at).total_seconds()))
         metrics.up.labels("online store").set(slot.features.down is None)
         metrics.model_age.set(max(0.0, (now - slot.scorer.model.summary.until).total_seconds()))
-        metrics.model_info.clear()
-        metrics.model_info.labels(slot.name, str(slot.registered.version), slot.registered.digest[:12]).set(1)
+        names = (slot.name, str(slot.registered.version), slot.registered.digest[:12])
+        if self._named is not None and self._named != names:
+            metrics.model_info.remove(*self._named)
+        metrics.model_info.labels(*names).set(1)
+        self._named = names
         champion = self.deployments.champion
         metrics.champion_behind.set(champion is not None and champion != slot.registered.version)
         usage = shutil.disk_usage(self._folder)
@@ -373,4 +377,3 @@ def _end_of_lake(lake: Lakehouse, state: Path) -> datetime:
         for found in read(folder, name):
             end = max(end, datetime.fromisoformat(str(found.record["received_at"])))
     return end
-

@@ -207,9 +207,7 @@ class Slot:
             for place, score, because in zip(ranked.places, ranked.scores, moved, strict=True)
         ]
 
-    def _moved(
-        self, places: Sequence[int], history: History, user: Values | None, at: datetime
-    ) -> list[list[Moved]]:
+    def _moved(self, places: Sequence[int], history: History, user: Values | None, at: datetime) -> list[list[Moved]]:
         """For each place the history items without which its score would be lower, the most first.
 
         Each of the newest history items is left out in turn and the model asked again: what it answers then is the

@@ -47,6 +47,7 @@ DAY = date(1998, 4, 20)
 USERS = 150
 API_KEY, ADMIN_KEY = "a-key-for-the-tests-only", "another-key-for-the-tests"
 ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.prefix) / "bin"
 
 
 @dataclass(frozen=True)
@@ -241,10 +242,16 @@ def serve(night: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serv
 
     @contextmanager
     def run(
-        *, state: Path = tmp_path / "state", open_access: bool = False, store: FeatureStore | None = None, **options: object
+        *,
+        state: Path = tmp_path / "state",
+        open_access: bool = False,
+        store: FeatureStore | None = None,
+        **options: object,
     ) -> Iterator[Running]:
         settings = ServingSettings(**{"rate_per_second": 1e6, "rate_burst": 10**6, "slo_latency_ms": 1e5, **options})
-        service = Service.open(night.lake, store or FeatureStore(night.folder / "features"), state, settings, replay=True)
+        service = Service.open(
+            night.lake, store or FeatureStore(night.folder / "features"), state, settings, replay=True
+        )
         app = create_app(service, api_key=API_KEY, admin_key=ADMIN_KEY, open_access=open_access)
         listening = listen("127.0.0.1", 0)
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))

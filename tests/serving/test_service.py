@@ -87,7 +87,7 @@ def test_filters_and_exclusions_hold(running: Running, night: Night) -> None:
     assert first not in {item.item_id for item in again.items}
     everything = running.client.recommend(RecommendRequest(k=1000, year_from=1997, year_to=1997))
     assert 0 < len(everything.items) < 1000
-    with pytest.raises(ServiceUnreachableError, match="no item has: 'Comedi'"):
+    with pytest.raises(ServiceUnreachableError, match="no item has: Comedi"):
         running.client.recommend(RecommendRequest(genres=["Comedi"]))
 
 
@@ -140,7 +140,9 @@ def test_events_keep_what_was_shown_and_a_clock_that_is_ahead_is_noted(running: 
         ]
     )
     assert (done.accepted, done.duplicates, done.ahead) == (4, 0, 1)
-    lines = [line for file in running.service.feedback.journal.folder.glob("*.log") for line in file.read_text().splitlines()]
+    lines = [
+        line for file in running.service.feedback.journal.folder.glob("*.log") for line in file.read_text().splitlines()
+    ]
     records = {record["event_id"]: record for line in lines for record in [json.loads(line[9:])]}
     assert records["i"]["shown"] == shown and records["i"]["user_id"] == user
     assert (records["c"]["position"], records["r"]["position"], records["old"]["position"]) == (3, 2, None)
@@ -150,7 +152,9 @@ def test_events_keep_what_was_shown_and_a_clock_that_is_ahead_is_noted(running: 
     assert history.item_ids[0] == shown[0]  # out of order, and sorted in by its own time
 
 
-def test_an_id_used_for_another_event_is_refused_and_nothing_of_the_batch_is_kept(running: Running, night: Night) -> None:
+def test_an_id_used_for_another_event_is_refused_and_nothing_of_the_batch_is_kept(
+    running: Running, night: Night
+) -> None:
     user = night.users[4]
     running.client.feedback([rated("x", user, 50)])
     with pytest.raises(ServiceUnreachableError, match="1 event id"):

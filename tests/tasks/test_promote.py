@@ -16,8 +16,8 @@ from features.training_set import Part, Pin
 from lakehouse import Lakehouse
 from lakehouse.ledger import Promotion
 from models.fairness import Disparity
-from models.registry import REGISTERED_MODEL, tracking_uri
 from models.recommender import RecommenderConfig, fit
+from models.registry import REGISTERED_MODEL, tracking_uri
 from tasks.decide import Champion
 from tasks.features import TrainingSet, ViewState
 from tasks.lake import Lake

@@ -72,10 +72,8 @@ class Seen(NamedTuple):
 
 def post(path: str, body: object) -> bytes:
     content = json.dumps(body).encode()
-    head = (
-        f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
-    )
-    return head.encode() + content
+    lines = [f"POST {path} HTTP/1.1", "host: 127.0.0.1", "content-type: application/json"]
+    return "\r\n".join([*lines, f"content-length: {len(content)}", "", ""]).encode() + content
 
 
 async def at_rate(port: int, make: Callable[[int], bytes], rate: float, seconds: float) -> Seen:

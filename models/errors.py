@@ -123,8 +123,12 @@ class RegistryError(MillraceError):
             fix="Register the model by the nightly job, which writes it down.",
         )
 
+
+class RegistryAwayError(RegistryError):
+    """The model registry does not answer."""
+
     @classmethod
-    def unreachable(cls, why: str) -> RegistryError:
+    def because(cls, why: str) -> RegistryAwayError:
         return cls(
             f"The model registry does not answer: {why}.",
             fix="See that MLFLOW_TRACKING_URI names a registry that runs; what is loaded goes on serving.",

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lakehouse.errors import first_line
 from lakehouse.settings import Settings
-from models.errors import RegistryError
+from models.errors import RegistryAwayError, RegistryError
 
 REGISTERED_MODEL = "millrace-recommender"
 CHAMPION = "champion"
@@ -111,6 +111,6 @@ def _registry_explained(reference: str) -> Iterator[None]:
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise RegistryError.unknown(reference) from error
-            raise RegistryError.unreachable(first_line(error)) from error
+            raise RegistryAwayError.because(first_line(error)) from error
         except OSError as error:
-            raise RegistryError.unreachable(first_line(error)) from error
+            raise RegistryAwayError.because(first_line(error)) from error

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from lakehouse.errors import MillraceError
-from models.errors import ArtifactError, RegistryError
+from models.errors import ArtifactError, RegistryAwayError, RegistryError
 from serving.errors import RequestRefusedError
 from serving.page import page, policy
 from serving.schemas import (
@@ -195,7 +195,7 @@ def status_of(error: MillraceError) -> int:
     if isinstance(error, RequestRefusedError):
         return error.http
     if isinstance(error, RegistryError):
-        return 404
+        return 503 if isinstance(error, RegistryAwayError) else 404
     if isinstance(error, ArtifactError):
         return 409
     status = getattr(error, "status", 503)

@@ -105,6 +105,14 @@ class RequestRefusedError(MillraceError):
         )
 
     @classmethod
+    def host(cls) -> RequestRefusedError:
+        return cls(
+            "Without keys the service answers only to the names of this machine.",
+            fix="Ask 127.0.0.1 or localhost, or start it with MILLRACE_API_KEY.",
+            status=421,
+        )
+
+    @classmethod
     def too_large(cls, limit: int) -> RequestRefusedError:
         return cls(f"The body is larger than {limit} bytes.", fix="Send fewer events or items at once.", status=413)
 
@@ -140,6 +148,13 @@ class ExplanationError(MillraceError):
         return cls(
             "No language model is configured, so there are no reasons in words.",
             fix="Start `millrace llm serve` and set MILLRACE_LLM_URL; the model's own reasons are in /recommend.",
+        )
+
+    @classmethod
+    def no_history(cls) -> ExplanationError:
+        return cls(
+            "Nothing is known that the user has met, and a reason cites only that.",
+            fix="Name a user with a history, or send the session's items.",
         )
 
     @classmethod

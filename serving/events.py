@@ -149,7 +149,8 @@ class Feedback:
         """What an event changes: the user's history, and how the model does."""
         kind, user, item = record["kind"], record["user_id"], record["item_id"]
         if kind == "rating" and isinstance(user, int) and isinstance(item, int):
-            self._histories.add(user, item, microseconds(datetime.fromisoformat(str(record["occurred_at"]))))
+            at = microseconds(datetime.fromisoformat(str(record["occurred_at"])))
+            self._histories.add(user, item, at, float(str(record["rating"])))
         request_id, version, position = record["request_id"], record["model_version"], record["position"]
         if isinstance(request_id, str) and isinstance(version, int):
             self._metrics.impression(request_id, version)

@@ -22,6 +22,7 @@ class Histories:
 
     def __init__(self, ratings: pa.Table) -> None:
         self._fresh: dict[int, dict[int, int]] = {}
+        self._stars: dict[int, dict[int, float]] = {}
         self._lock = threading.Lock()
         self.rebase(ratings)
 
@@ -43,19 +44,21 @@ class Histories:
                     self._fresh[user] = left
                 else:
                     del self._fresh[user]
+                    self._stars.pop(user, None)
         self.newest = int(log.rated_at[-1]) if len(log) else 0
 
-    def add(self, user_id: int, item_id: int, at: int) -> None:
-        """An event at ``at`` (microseconds since 1970); an older one of the same item gives way."""
+    def add(self, user_id: int, item_id: int, at: int, stars: float) -> None:
+        """A rating at ``at`` (microseconds since 1970); an older one of the same item gives way."""
         with self._lock:
+            self._stars.setdefault(user_id, {})[item_id] = stars
             events = dict(self._fresh.get(user_id, {}))
             if events.get(item_id, -1) <= at:
                 events[item_id] = at
             self._fresh[user_id] = events  # replaced as a whole: a reader sees the old one or the new one
 
-    def knows(self, user_id: int) -> bool:
-        """Whether anything of the user is known."""
-        return user_id in self._base[0] or user_id in self._fresh
+    def fresh_stars(self, user_id: int) -> dict[int, float]:
+        """The stars given since the base, by item."""
+        return dict(self._stars.get(user_id, {}))
 
     def users(self, limit: int) -> list[int]:
         """Some users with a history, those of the lake in the order of their numbers."""

@@ -13,7 +13,7 @@ from serving.metrics import Metrics
 
 #: Seconds that a caller waits for a reason.
 _DEADLINE = 20.0
-#: History items that are told to the model, the newest.
+#: History items that are told to the model, the most telling first.
 TOLD = 20
 
 

@@ -111,6 +111,8 @@ class Guard:
 
     def _admit(self, scope: Scope, path: str) -> None:
         """Raises RequestRefusedError."""
+        if self._open and not _local(scope):
+            raise RequestRefusedError.host()  # a page elsewhere could make a browser ask under a name of its own
         if path in OPEN:
             return
         client = scope.get("client")
@@ -188,6 +190,13 @@ _UNFORESEEN = json.dumps(
         "fix": "Look into the service's log; send the request again later.",
     }
 ).encode()
+
+
+def _local(scope: Scope) -> bool:
+    """Whether the request's Host header names this machine."""
+    host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
+    name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    return name in ("127.0.0.1", "localhost", "::1")
 
 
 def _bearer(scope: Scope) -> bytes | None:

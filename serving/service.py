@@ -22,7 +22,7 @@ from models.live import History
 from models.registry import CHAMPION, RegisteredVersion, find
 from serving.clock import Clock
 from serving.deployment import Deployments, kept
-from serving.errors import NotReadyError
+from serving.errors import ExplanationError, NotReadyError
 from serving.events import Feedback
 from serving.features import UserFeatures
 from serving.health import measure_lake
@@ -198,6 +198,8 @@ class Service:
         slot, _ = self.deployments.pick(str(request.user_id or ""))
         place = slot.place(request.item_id)
         history = self.histories.of(request.user_id, microseconds(at), session_events(request.history, at))
+        if not len(history.item_ids):
+            raise ExplanationError.no_history()
         catalogue = slot.catalogue
         item = ToldItem(
             item_id=request.item_id,
@@ -205,11 +207,16 @@ class Service:
             year=catalogue.years[place],
             genres=catalogue.genres[place],
         )
+        user = slot.features.last(request.user_id).values if request.user_id is not None else None
+        (moved,) = await asyncio.to_thread(slot.moved, [place], history, user, at)
+        stars = await asyncio.to_thread(self._stars, request.user_id)
+        # What moved the score comes first, then the newest.
+        telling = dict.fromkeys([*(one.item_id for one in moved), *reversed(history.item_ids.tolist())])
         met = [
-            ToldEvent(item_id=event, title=slot.title(event), rating=None)
-            for event in history.item_ids[-TOLD:].tolist()
+            ToldEvent(item_id=event, title=slot.title(event), rating=stars.get(event))
+            for event in telling
             if event != request.item_id
-        ]
+        ][:TOLD]
         reason = await self.explainer.explain(item, met)
         return ExplainResponse(item_id=request.item_id, reason=reason.reason, cites=reason.cites)
 
@@ -295,6 +302,14 @@ class Service:
             ),
             items=items,
         )
+
+    def _stars(self, user_id: int | None) -> dict[int, float]:
+        """What a user gave, by item."""
+        if user_id is None:
+            return {}
+        rows = self.lake.latest(Rating).arrow(["item_id", "rating"], [("user_id", "=", user_id)])
+        given = dict(zip(rows["item_id"].to_pylist(), rows["rating"].to_pylist(), strict=True))
+        return {**given, **self.histories.fresh_stars(user_id)}
 
     def _first(self) -> Slot:
         """The slot to start with: the registry's champion, or what answered before if the registry is silent."""

@@ -29,7 +29,7 @@ SHOWN = ("movies__title", "movies__year", "movies__genres")
 #: The newest history items that are tried as reasons.
 _TRIED = 20
 #: Reasons given for one item.
-_REASONS = 3
+REASONS = 3
 
 
 class Ranked(NamedTuple):
@@ -198,7 +198,7 @@ class Slot:
 
     def detailed(self, ranked: Ranked, history: History, user: Values | None, at: datetime) -> list[RecommendedItem]:
         """The ranked items with the history items that moved each score, and the features that were read."""
-        moved = self._moved(ranked.places, history, user, at)
+        moved = self.moved(ranked.places, history, user, at)
         names = self.scorer.model.config.item_features.columns()
         return [
             self.item(place, score).model_copy(
@@ -207,7 +207,7 @@ class Slot:
             for place, score, because in zip(ranked.places, ranked.scores, moved, strict=True)
         ]
 
-    def _moved(self, places: Sequence[int], history: History, user: Values | None, at: datetime) -> list[list[Moved]]:
+    def moved(self, places: Sequence[int], history: History, user: Values | None, at: datetime) -> list[list[Moved]]:
         """For each place the history items without which its score would be lower, the most first.
 
         Each of the newest history items is left out in turn and the model asked again: what it answers then is the
@@ -230,7 +230,7 @@ class Slot:
         drop = scores[0] - scores[1:]
         found = []
         for column in range(len(places)):
-            best = np.argsort(-drop[:, column], kind="stable")[:_REASONS]
+            best = np.argsort(-drop[:, column], kind="stable")[:REASONS]
             found.append(
                 [
                     Moved(item_id=item, title=self.title(item), change=float(drop[row, column]))

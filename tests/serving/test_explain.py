@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 import pytest
 
+from lakehouse.tables import Rating
 from serving.errors import ServiceUnreachableError
 from serving.schemas import ExplainRequest, Met
-from tests.serving.conftest import Serve
+from tests.serving.conftest import Night, Serve
 
 
 class Component(BaseHTTPRequestHandler):
@@ -58,7 +59,7 @@ def test_a_reason_cites_the_history_or_is_refused(serve: Serve, component: str) 
         assert Component.asked["item"] == {"item_id": 50, "title": "Star Wars", "year": 1977} | {
             "genres": Component.asked["item"]["genres"]
         }
-        assert [met["item_id"] for met in Component.asked["history"]] == [181, 172]
+        assert {met["item_id"] for met in Component.asked["history"]} == {181, 172}
         for reply, says in (
             ((200, {"reason": "Because.", "cites": [1]}), "cites 1 item"),
             ((200, {"reason": ""}), "declared form"),
@@ -70,6 +71,18 @@ def test_a_reason_cites_the_history_or_is_refused(serve: Serve, component: str) 
         assert 'millrace_dependency_up{dependency="llm"} 0.0' in running.client.metrics()
 
 
+def test_what_a_user_gave_is_told_and_nothing_to_cite_is_said(serve: Serve, night: Night, component: str) -> None:
+    user = night.users[0]
+    with serve(llm_url=component) as running:
+        Component.reply = (200, {"reason": "So it is.", "cites": []})
+        running.client.explain(ExplainRequest(item_id=50, user_id=user))
+        told = {met["item_id"]: met["rating"] for met in Component.asked["history"]}
+        given = {row.item_id: row.rating for row in night.lake.latest(Rating).rows() if row.user_id == user}
+        assert told and all(given[item] == stars for item, stars in told.items())
+        with pytest.raises(ServiceUnreachableError, match="Nothing is known"):
+            running.client.explain(ExplainRequest(item_id=50))
+
+
 def test_a_language_model_that_is_away_is_one_sentence(serve: Serve) -> None:
     with serve(llm_url="http://127.0.0.1:9") as running, pytest.raises(ServiceUnreachableError, match="no connection"):
-        running.client.explain(ExplainRequest(item_id=50))
+        running.client.explain(ExplainRequest(item_id=50, history=[Met(item_id=181)]))

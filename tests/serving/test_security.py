@@ -34,6 +34,7 @@ def test_open_access_still_asks_for_the_admin_key(serve: Serve) -> None:
     with serve(open_access=True) as running, httpx.Client(base_url=running.url, trust_env=False) as http:
         assert http.post("/recommend", json={}).status_code == 200
         assert http.get("/admin/status").status_code == 401
+        assert http.post("/recommend", json={}, headers={"host": "evil.example"}).status_code == 421
         assert http.get("/admin/status", headers={"authorization": f"Bearer {ADMIN_KEY}"}).status_code == 200
 
 

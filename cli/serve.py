@@ -25,6 +25,7 @@ def serve(host: str, port: int, clock: str, no_auth: bool) -> None:
 
     Callers send the key in MILLRACE_API_KEY as a bearer token, /admin asks for MILLRACE_ADMIN_KEY.
     """
+    import os
     from datetime import UTC, datetime, timedelta
 
     from features.settings import OnlineSettings
@@ -35,6 +36,9 @@ def serve(host: str, port: int, clock: str, no_auth: bool) -> None:
     from serving.service import Service
     from serving.settings import ServingSettings
 
+    # A registry that is away must not hold up what is loaded.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     settings = ServingSettings()
     api_key, admin_key = keys(settings, host, no_auth=no_auth)
     lake = open_lake()

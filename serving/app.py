@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from lakehouse.errors import MillraceError
 from models.errors import ArtifactError, RegistryAwayError, RegistryError
-from serving.errors import RequestRefusedError
+from serving.errors import NotReadyError, RequestRefusedError
 from serving.page import page, policy
 from serving.schemas import (
     DeploymentStatus,
@@ -32,10 +32,10 @@ from serving.schemas import (
     StageRequest,
     SwitchRequest,
 )
-from serving.security import Guard, Limits
+from serving.security import UNFORESEEN, Guard, Limits
 from serving.service import Service
 
-_ANSWERS = {
+_ANSWERS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": description}
     for status, description in {
         400: "The body is no JSON.",
@@ -74,7 +74,7 @@ def create_app(service: Service, *, api_key: str | None, admin_key: str | None, 
         docs_url=None,  # its page loads scripts from elsewhere; the document itself is at /openapi.json
         redoc_url=None,
         redirect_slashes=False,
-        responses={**_ANSWERS},
+        responses=_ANSWERS,
     )
     _public(app, service)
     _state(app, service)
@@ -126,7 +126,9 @@ def _state(app: FastAPI, service: Service) -> None:
 
     @app.get("/ready", tags=["state"])
     async def ready() -> Health:
-        """Answers 200 once requests can be answered."""
+        """Answers 200 while requests can be answered, 503 before and after."""
+        if not service.ready:
+            raise NotReadyError.because("The service is starting or stopping.")
         return service.health()
 
     @app.get("/users", tags=["state"])
@@ -182,9 +184,17 @@ def _problems(app: FastAPI) -> None:
 
     async def route(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        refused = RequestRefusedError.route(error.status_code, request.method, request.url.path[:100])
+        refused = (
+            RequestRefusedError.body()
+            if error.status_code == 400
+            else RequestRefusedError.route(error.status_code, request.method, request.url.path[:100])
+        )
         return _problem(error.status_code, refused, dict(error.headers or {}))
 
+    async def unforeseen(_: Request, __: Exception) -> Response:
+        return Response(UNFORESEEN, 500, media_type="application/json")  # the guard logs what it was
+
+    app.add_exception_handler(Exception, unforeseen)
     app.add_exception_handler(MillraceError, ours)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, route)

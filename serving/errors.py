@@ -105,6 +105,10 @@ class RequestRefusedError(MillraceError):
         )
 
     @classmethod
+    def body(cls) -> RequestRefusedError:
+        return cls("The body is no JSON document in UTF-8.", fix="Send one, with content-type application/json.")
+
+    @classmethod
     def host(cls) -> RequestRefusedError:
         return cls(
             "Without keys the service answers only to the names of this machine.",

@@ -60,7 +60,9 @@ def lake_health(lake: Lakehouse, at: datetime) -> LakeHealth:
     last = {p.table_name: p for p in publications if p.kind in ("batch", "requeue")}
     refused = sorted(name for name, p in last.items() if not p.published)
     runs = sorted((run for run in lake.ledger.read(Run) if run.workflow == "nightly"), key=lambda r: r.finished_at)
-    psi, drifted, gates = None, [], []
+    psi: float | None = None
+    drifted: list[str] = []
+    gates: list[str] = []
     if runs:
         decisions = [d for d in lake.ledger.read(Decision) if d.run_id == runs[-1].run_id]
         gates = [f"{d.gate}: {d.reason}" for d in decisions if not d.passed and d.gate != "retrain"]

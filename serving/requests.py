@@ -70,7 +70,7 @@ class AnsweredRing:
 
     def last(self, count: int) -> list[Answered]:
         """The newest answers, newest first."""
-        found = []
+        found: list[Answered] = []
         for request_id in reversed(self._ring):
             if len(found) == count:
                 break

@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 MAX_ID = 2**63 - 1
 MAX_K = 1000
 SlotName = Literal["blue", "green"]
+Basis = Literal["history", "features", "popularity"]
 
 Id = Annotated[int, Field(ge=1, le=MAX_ID, strict=True)]
 EventId = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:-]+$")]
@@ -110,9 +111,7 @@ class RecommendResponse(Strict):
     request_id: str = Field(description="Send it back with feedback.")
     user_id: int | None
     at: datetime = Field(description="When it was answered, by the service's clock.")
-    basis: Literal["history", "features", "popularity"] = Field(
-        description="Known by what they did; by features alone; or not at all."
-    )
+    basis: Basis = Field(description="Known by what they did; by features alone; or not at all.")
     history_events: int = Field(description="Events of the user known at the request.")
     model: ModelInfo
     features: FeaturesInfo

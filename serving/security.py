@@ -1,7 +1,7 @@
 """Who may ask, how much, and what goes out with every answer? One layer in front of all routes.
 
-Keys are compared in constant time, as digests, so that their length shows neither. Bodies are counted as they arrive,
-whatever their header says. Nothing of a request's headers is ever logged.
+Keys are compared in constant time, as digests, so that their length shows neither. Bodies are measured before
+anything reads them. Nothing of a request's headers is ever logged.
 """
 
 from __future__ import annotations
@@ -97,14 +97,14 @@ class Guard:
         try:
             try:
                 self._admit(scope, path)
-                await self.app(scope, _counted(receive, scope, self._limits.max_body), answering)
+                await self.app(scope, await _measured(receive, scope, self._limits.max_body), answering)
             except RequestRefusedError as refused:
                 if not begun:
                     await _refuse(answering, refused, self._limits)
             except Exception as error:  # the answer says no more than that something failed; the log says what
                 log.error("%s %s failed: %s", scope["method"], route, type(error).__name__, exc_info=error)
                 if not begun:
-                    await _send(answering, 500, _UNFORESEEN, [])
+                    await _send(answering, 500, UNFORESEEN, [])
         finally:
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.request_seconds.labels(route).observe(time.perf_counter() - started)
@@ -147,22 +147,26 @@ class Guard:
             raise RequestRefusedError.too_many(self._limits.per_second)
 
 
-def _counted(receive: Receive, scope: Scope, limit: int) -> Receive:
-    """The body as it comes, refused once it is over the limit."""
+async def _measured(receive: Receive, scope: Scope, limit: int) -> Receive:
+    """The body, once it is known to be within the limit: by its header, which the server keeps it to, or by reading."""
     declared = next((value for name, value in scope["headers"] if name == b"content-length"), None)
-    if declared is not None and declared.isdigit() and int(declared) > limit:
-        raise RequestRefusedError.too_large(limit)
+    if declared is not None and declared.isdigit():
+        if int(declared) > limit:
+            raise RequestRefusedError.too_large(limit)
+        return receive
+    messages: list[Message] = []
     taken = 0
-
-    async def counting() -> Message:
-        nonlocal taken
-        message = await receive()
-        taken += len(message.get("body", b""))
+    while not messages or (messages[-1]["type"] == "http.request" and messages[-1].get("more_body", False)):
+        messages.append(await receive())
+        taken += len(messages[-1].get("body", b""))
         if taken > limit:
             raise RequestRefusedError.too_large(limit)
-        return message
+    waiting = iter(messages)
 
-    return counting
+    async def again() -> Message:
+        return next(waiting, None) or await receive()
+
+    return again
 
 
 async def _refuse(send: Send, refused: RequestRefusedError, limits: Limits) -> None:
@@ -183,7 +187,7 @@ async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes,
     await send({"type": "http.response.body", "body": body})
 
 
-_UNFORESEEN = json.dumps(
+UNFORESEEN = json.dumps(
     {
         "code": "MR-ERROR",
         "message": "The request could not be answered.",

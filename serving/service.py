@@ -32,6 +32,7 @@ from serving.llm import TOLD, Explainer, ToldEvent, ToldItem
 from serving.metrics import Metrics
 from serving.requests import Answered, AnsweredRing
 from serving.schemas import (
+    Basis,
     ExplainRequest,
     ExplainResponse,
     FeaturesInfo,
@@ -121,7 +122,7 @@ class Service:
     async def start(self) -> None:
         """Note the start in the ledger, and begin to look after what changes."""
         await self.deployments.begin()
-        await self.refresh()
+        self._gauge()
         self._refreshing = asyncio.ensure_future(self._keep_fresh())
         self.ready = True
 
@@ -250,11 +251,11 @@ class Service:
 
     async def _keep_fresh(self) -> None:
         while True:
-            await asyncio.sleep(REFRESH_SECONDS)
             try:
                 await self.refresh()
             except MillraceError as error:
                 log.error("What is new could not be read: %s", error.message)
+            await asyncio.sleep(REFRESH_SECONDS)
 
     async def _ranked(
         self, slot: Slot, history: History, request: RecommendRequest, at: datetime
@@ -284,7 +285,7 @@ class Service:
                 items = slot.detailed(ranked, history, user.values, at)
         else:
             items = [slot.item(place, score) for place, score in zip(ranked.places, ranked.scores, strict=True)]
-        basis = "history" if len(history.item_ids) else "features" if user.values is not None else "popularity"
+        basis: Basis = "history" if len(history.item_ids) else "features" if user.values is not None else "popularity"
         self.metrics.basis.labels(basis).inc()
         if ranked.scores:
             self.metrics.top_score.observe(ranked.scores[0])

@@ -248,10 +248,9 @@ class Slot:
 
         names = self.scorer.model.config.user_features.columns()
         schema = self.features.user_schema
-        rows = [
-            {"user_id": int(number), **{name: user[name] for name in names}}
-            for number in (histories.user_ids if user is not None else [])
-        ]
+        values = {} if user is None else {name: user[name] for name in names}
+        asked = [] if user is None else histories.user_ids.tolist()
+        rows = [{"user_id": number, **values} for number in asked]
         users = pa.Table.from_pylist(rows, schema=schema)
         items = self.features.item_table.take(pa.array(places, pa.int64()))
         return self.scorer.model.scores(Query(histories, users, items, at))

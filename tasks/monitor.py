@@ -8,6 +8,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from tasks.lake import Lake
+from tasks.serving import Landing
 from tasks.typed import task
 
 
@@ -15,12 +16,14 @@ class Check(BaseModel):
     """What a check found.
 
     Attributes:
+        events: events of feedback that have just landed.
         fired: rules that fired, each with value, bound and runbook.
         reason: whether a retrain is launched, and why.
     """
 
     model_config = ConfigDict(frozen=True)
 
+    events: int
     fired: list[str]
     reason: str
 
@@ -34,11 +37,12 @@ class Watched(NamedTuple):
 
 
 @task(cached=False, memory="1Gi")
-def watch(lake: Lake, at: str = "") -> Watched:
+def watch(lake: Lake, landed: Landing, at: str = "") -> Watched:
     """Compare freshness, drift, decay and promotions with their bounds; every run does it anew.
 
     Args:
         lake: the lake.
+        landed: the feedback that came in before: the look includes it.
         at: the instant (ISO 8601, UTC) as which to look; empty for now.
     """
     from lakehouse.tables import Rating
@@ -52,7 +56,11 @@ def watch(lake: Lake, at: str = "") -> Watched:
     days = [p.day for p in lakehouse.publications(Rating.contract.table) if p.published and not p.inputs]
     day = max(days, default=instant.date())
     fired = [f"{one.rule}: {one.value} (bound {one.bound}; {one.page})" for one in verdict.findings if one.fired]
-    return Watched(verdict.retrain, datetime(day.year, day.month, day.day), Check(fired=fired, reason=verdict.reason))
+    return Watched(
+        verdict.retrain,
+        datetime(day.year, day.month, day.day),
+        Check(events=landed.events, fired=fired, reason=verdict.reason),
+    )
 
 
 @task(cached=False, memory="1Gi")

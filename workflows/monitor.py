@@ -44,15 +44,15 @@ def monitor(at: str = "") -> Check:
     """
     lake = open_lake()
     landed = land_feedback(lake=lake)
-    watched = watch(lake=lake, at=at)
-    landed >> watched  # the look includes what has just come in
-    return (
+    watched = watch(lake=lake, landed=landed, at=at)
+    found: Check = (
         conditional("time_to_act")
-        .if_(watched.retrain.is_true())
+        .if_(watched.retrain.is_true())  # type: ignore[attr-defined]  # a promise here
         .then(answer(day=watched.day, check=watched.check))
         .else_()
         .then(rest(check=watched.check))
     )
+    return found
 
 
 @workflow

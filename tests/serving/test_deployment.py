@@ -133,8 +133,8 @@ def test_what_answered_goes_on_after_a_restart(serve: Serve) -> None:
     with serve() as running:
         status = running.client.status()
         assert (status.active.model.version, status.active.slot) == (2, "green")
-        assert status.registry_champion == 1
-        assert "millrace_champion_behind 1.0" in running.client.metrics()
+        wait_for(lambda: "millrace_champion_behind 1.0" in running.client.metrics())
+        assert running.client.status().registry_champion == 1
 
 
 def test_verbs_that_can_not_be_done_say_so(running: Running) -> None:

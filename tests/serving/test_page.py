@@ -28,7 +28,7 @@ def browser() -> Iterator[object]:
         pytest.skip(f"{CHROMIUM} is not installed")
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        running = started.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS, timeout=180_000)
         try:
             yield running
         finally:
@@ -51,7 +51,7 @@ def test_a_user_is_picked_and_what_they_rate_counts_at_once(
     expect(page.locator("#note")).to_contain_text("carries no valid key")
     page.fill("#key", API_KEY)
     page.fill("#user", str(night.users[0]))
-    page.click("text=Recommend")
+    page.click("button:has-text('Recommend')")
     items = page.locator("#items > li")
     expect(items).to_have_count(10)
     expect(page.locator("#model")).to_contain_text("model version 1 · blue")
@@ -59,7 +59,7 @@ def test_a_user_is_picked_and_what_they_rate_counts_at_once(
     first = items.first
     assert first.get_attribute("data-item") == str(answer.shown[0])
     assert running.service.deployments.route.active.title(answer.shown[0]) in first.inner_text()
-    expect(page.locator(".why").first).to_contain_text("because of")
+    expect(page.locator(".why", has_text="because of").first).to_be_visible()
     facts = page.locator("#facts").inner_text()
     assert "users__age" in facts and "user_stats__ratings_count" in facts and "basis" in facts
     first.locator("summary").click()
@@ -72,7 +72,7 @@ def test_a_user_is_picked_and_what_they_rate_counts_at_once(
     items.first.locator("text=In words").click()
     expect(page.locator("#note")).to_contain_text("No language model is configured")
     page.select_option("#genre", "Comedy")
-    page.click("text=Recommend")
+    page.click("button:has-text('Recommend')")
     expect(page.locator("#items > li .chip", has_text="Comedy")).to_have_count(10)
     assert faults == []
     assert all(url.startswith(running.url) or url.startswith("data:") for url in asked)

@@ -17,7 +17,7 @@ from serving.schemas import (
     RecommendRequest,
     SimilarRequest,
 )
-from tests.serving.conftest import ADMIN_KEY, API_KEY, DAY, Night, Running, Serve
+from tests.serving.conftest import ADMIN_KEY, API_KEY, DAY, Night, Running, Serve, wait_for
 
 
 def rated(event_id: str, user: int, item: int, **more: object) -> FeedbackEvent:
@@ -107,8 +107,8 @@ def test_a_reason_is_what_the_score_loses_without_the_item(running: Running, nig
         kept = history.item_ids != event
         fewer = type(history)(history.item_ids[kept], history.rated_at[kept])
         drops[event] = float(score - slot.scorer.scores(fewer, values, at)[place])
-    assert drops[named.item_id] == pytest.approx(named.change, abs=1e-3)
-    assert drops[named.item_id] >= max(drops.values()) - 1e-3
+    assert drops[named.item_id] == pytest.approx(named.change, abs=5e-3)
+    assert drops[named.item_id] >= max(drops.values()) - 5e-3
     assert drops[named.item_id] > sum(drops.values()) / len(drops)
 
 
@@ -172,8 +172,8 @@ def test_the_registry_being_away_keeps_the_loaded_model_also_over_a_restart(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with serve() as running:
-        health = running.client.health()
-        assert health.status == "degraded" and "The loaded model stays" in health.degraded[0]
+        wait_for(lambda: running.client.health().status == "degraded")
+        assert "The loaded model stays" in running.client.health().degraded[0]
         assert running.client.recommend(RecommendRequest(user_id=night.users[0])).model.version == 1
 
 

@@ -34,10 +34,11 @@ setup: .venv/.ready ## install everything into .venv: packages, Spark's librarie
 	@$(call timed,language model (SmolLM2-135M converted, vLLM tried),$(BIN)/python -m models.llm.rehearsal $(WEIGHTS))
 	@touch $@
 
-demo: setup ## set up and run the nightly job for one day (DAY=1998-04-20); ends with the report's path
+demo: setup ## set up and run the nightly job for one day (DAY=1998-04-20); ends with the report's path and how to open the page
 	@$(call timed,nightly job for $(DAY),$(BIN)/pyflyte -c flyte.yaml run workflows/nightly.py nightly --day $(DAY))
 	@$(BIN)/millrace runs
 	@$(BIN)/millrace sql --format csv "select report from runs order by finished_at desc limit 1" | sed -n '2s/^/Report: /p'
+	@echo "Page:   $(BIN)/millrace serve --clock lake --no-auth   and open http://127.0.0.1:8080/"
 
 test: setup ## run all the tests: lint, types, layers, and pytest on the real engines (WORKERS=2 processes)
 	@$(call timed,lint and types,$(MAKE) -s lint)
@@ -53,7 +54,7 @@ lock: ## resolve the environment anew into requirements.lock (hashes, no index)
 	@$(BIN)/uv pip compile pyproject.toml --extra all --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --no-annotate --upgrade -q -o requirements.lock
 
-benchmark: setup ## time and memory (WHAT=main_job, lakehouse, features, features_online, drift or recommender; results: docs/benchmarks.md)
+benchmark: setup ## time and memory (WHAT=main_job, lakehouse, features, features_online, drift, recommender, llm, orchestration or serving; results: docs/benchmarks.md)
 	@$(BIN)/python -m benchmarks.$(WHAT) $(OPTIONS)
 
 clean: ## remove what runs leave behind (.millrace) and caches; the environment stays

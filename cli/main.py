@@ -34,6 +34,10 @@ VERBS = {
     "backfill": "cli.backfill",
     "cost": "cli.cost",
     "llm": "cli.llm",
+    "serve": "cli.serve",
+    "deploy": "cli.deploy",
+    "feedback": "cli.feedback",
+    "monitor": "cli.monitor",
 }
 
 

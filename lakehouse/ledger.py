@@ -167,6 +167,24 @@ class Run(Table, name="runs"):
     finished_at: Annotated[datetime, EventTime()]
 
 
+class Deployment(Table, name="deployments"):
+    """One act on what the service answers with: a model staged, switched to, or rolled back from, and why."""
+
+    deployment_id: Annotated[str, Key(), Field(description="Instant and act, as instant/act/slot.")]
+    act: Annotated[
+        Literal["start", "stage", "canary", "switch", "rollback", "automatic rollback"],
+        Field(description="What was done."),
+    ]
+    slot: Annotated[Literal["blue", "green"], Field(description="The slot that it was done to.")]
+    model_version: Annotated[int, Field(ge=1, description="Registry version of the slot's model.")]
+    model_digest: Annotated[str, Field(description="SHA-256 over the model's files.")]
+    features: Annotated[list[str], Field(description="Feature views that the slot reads, as table@version.")]
+    replaced: Annotated[int | None, Field(description="Registry version that answered before; null if none did.")]
+    reason: Annotated[str, Field(description="One sentence, with the numbers that decided.")]
+    inputs: Annotated[str, Field(description="What was measured, as a JSON object.")]
+    acted_at: Annotated[datetime, EventTime()]
+
+
 class PinRecord(Table, name="pins"):
     """One version that somebody asked to keep, or let go again; the newest row of a version and holder counts."""
 
@@ -250,6 +268,7 @@ SYSTEM_TABLES: dict[str, type[Table]] = {
         LlmCost,
         Promotion,
         Run,
+        Deployment,
         PinRecord,
         Maintenance,
         Erasure,

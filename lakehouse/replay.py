@@ -25,7 +25,8 @@ def batches_until(lake: Lakehouse, day: date) -> Iterator[Batch]:
     """
     archive = movielens()
     archive.require(day)
-    published = sorted({p.day for p in lake.publications(Rating.contract.table) if p.published})
+    # A batch with inputs was made in the lake (ratings given online): it says nothing of how far the source was read.
+    published = sorted({p.day for p in lake.publications(Rating.contract.table) if p.published and not p.inputs})
     if not published or day in published:
         # The first batch, or one of the past under its own id, which changes nothing.
         earlier = [past for past in published if past < day]

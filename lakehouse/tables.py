@@ -63,3 +63,33 @@ class Rating(
     item_id: Annotated[int, Key(), References("movies.item_id"), Field(description="What was rated.")]
     rating: Annotated[float, Field(ge=0.5, le=5, description="Stars, from 0.5 to 5.")]
     rated_at: Annotated[datetime, EventTime(), Field(description="When the rating was given (UTC).")]
+
+
+class Feedback(Table, name="feedback"):
+    """What a user did with recommendations: what was shown, where, by which model, and what became of it."""
+
+    event_id: Annotated[
+        str, Key(), Field(min_length=1, max_length=64, pattern="^[A-Za-z0-9._:-]+$", description="The sender's own id.")
+    ]
+    kind: Annotated[
+        Literal["impression", "click", "rating"], Field(description="A list that was shown, or one item of it.")
+    ]
+    user_id: Annotated[int | None, Subject(), Field(ge=1, description="Who; null for a visitor without an account.")]
+    item_id: Annotated[
+        int | None, References("movies.item_id"), Field(description="The item; null for an impression, see shown.")
+    ]
+    rating: Annotated[float | None, Field(ge=0.5, le=5, description="Of a rating: stars, from 0.5 to 5.")]
+    position: Annotated[int | None, Field(ge=1, description="Place of the item in what was shown, from 1.")]
+    shown: Annotated[list[int], Field(description="Items that were shown, in order; empty where that is not known.")]
+    request_id: Annotated[str | None, Field(max_length=64, description="The answer that was shown.")]
+    model_version: Annotated[int | None, Field(ge=1, description="Registry version that made the answer.")]
+    model_digest: Annotated[str | None, Field(max_length=64, description="SHA-256 over that model's files.")]
+    slot: Annotated[Literal["blue", "green"] | None, Field(description="The slot that answered.")]
+    canary: Annotated[bool | None, Field(description="Whether the answer was part of a canary's share.")]
+    occurred_at: Annotated[
+        datetime, EventTime(), Field(description="When it happened (UTC), never later than received_at.")
+    ]
+    received_at: Annotated[datetime, Field(description="When the service took it (UTC).")]
+    skew_seconds: Annotated[
+        float, Field(ge=0, description="By how much the sender's clock was ahead of the service's; 0 if it was not.")
+    ]

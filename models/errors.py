@@ -97,6 +97,44 @@ class ArtifactError(MillraceError):
         )
 
 
+class RegistryError(MillraceError):
+    """The model registry does not answer, or has no model of that version or alias."""
+
+    code = "MR-REGISTRY"
+
+    @classmethod
+    def reference(cls, reference: str) -> RegistryError:
+        return cls(
+            f"{reference[:40]!r} names no model version.",
+            fix="Give a version's number, such as 3, or an alias, such as champion.",
+        )
+
+    @classmethod
+    def unknown(cls, reference: str) -> RegistryError:
+        return cls(
+            f"The model registry has no version {reference!r} of the recommender.",
+            fix="Run the nightly job, which registers one, or name a version that `millrace show last` lists.",
+        )
+
+    @classmethod
+    def without_digest(cls, version: int) -> RegistryError:
+        return cls(
+            f"Version {version} in the model registry says no digest, so its files can't be checked.",
+            fix="Register the model by the nightly job, which writes it down.",
+        )
+
+
+class RegistryAwayError(RegistryError):
+    """The model registry does not answer."""
+
+    @classmethod
+    def because(cls, why: str) -> RegistryAwayError:
+        return cls(
+            f"The model registry does not answer: {why}.",
+            fix="See that MLFLOW_TRACKING_URI names a registry that runs; what is loaded goes on serving.",
+        )
+
+
 class EvaluationError(MillraceError):
     """The evaluation asked for cannot be made: no target, or scores of another shape or not finite."""
 

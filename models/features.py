@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 import numpy as np
@@ -110,6 +111,42 @@ class Encoder(BaseModel):
             np.add.at(block, (rows[where >= 0], where[where >= 0]), 1.0)
             blocks.append(block / np.maximum(block.sum(axis=1, keepdims=True), 1.0))
         return np.concatenate(blocks, axis=1).astype(np.float32)
+
+    def encode_values(self, values: Mapping[str, object]) -> Float32s:
+        """One row from plain values (None: null), as `encode` gives it, without a table: float32 [len(names())].
+
+        Raises FeatureColumnError, FeatureValueError.
+        """
+        row = np.zeros(len(self.names()), dtype=np.float32)
+        numbers = len(self.spec.numeric)
+        for place, (feature, mean, spread) in enumerate(
+            zip(self.spec.numeric, self.means, self.spreads, strict=True), start=1
+        ):
+            value = self._value(values, feature.column)
+            if value is None:
+                row[place + numbers] = 1.0
+                continue
+            if not isinstance(value, (int, float)):
+                raise FeatureColumnError.wrong_type(self.where, feature.column, "a number", type(value).__name__)
+            number = float(value)
+            if not math.isfinite(number):
+                raise FeatureValueError.not_finite(self.where, feature.column, 1, ["this row"])
+            scaled = (math.log1p(max(number, 0.0)) if feature.scale == "log" else number) - mean
+            row[place] = min(max(scaled / spread, -5.0), 5.0)
+        start = 1 + 2 * numbers
+        for name in self.spec.texts():
+            words = self.vocabularies[name]
+            value = self._value(values, name)
+            met = [words.index(word) for word in ([value] if isinstance(value, str) else value or []) if word in words]  # type: ignore[attr-defined]
+            for word in met:
+                row[start + word] += 1.0 / len(met)
+            start += len(words)
+        return row
+
+    def _value(self, values: Mapping[str, object], name: str) -> object:
+        if name not in values:
+            raise FeatureColumnError.missing(self.where, [name], list(values))
+        return values[name]
 
     def unknown(self) -> Float32s:
         """The encoding of a user or item that the table has no row for: float32 [len(names())]."""

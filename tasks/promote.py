@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lakehouse.ledger import Promotion
 from lakehouse.settings import Settings
+from models.registry import REGISTERED_MODEL, quiet_mlflow, tracking_uri
 from tasks.decide import Champion, RetrainDecision
 from tasks.features import TrainingSet, ViewState
 from tasks.kept import Destination

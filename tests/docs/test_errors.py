@@ -18,6 +18,7 @@ import cli
 import features
 import lakehouse
 import models
+import serving
 import tasks
 import workflows
 from cli.errors import AmbiguousRunError, InitError, UnknownRunError
@@ -69,6 +70,7 @@ from models.errors import (
     FeatureColumnError,
     FeatureValueError,
     InteractionsError,
+    RegistryError,
     TrainingDivergedError,
 )
 from models.evaluation import NewestInteractions
@@ -88,6 +90,17 @@ from models.llm.errors import (
     WeightsSourceError,
 )
 from tasks.errors import BackfillError, NotRecordedError, ReplayError
+from serving.errors import (
+    DeploymentError,
+    EventConflictError,
+    ExplanationError,
+    JournalError,
+    NotReadyError,
+    RequestRefusedError,
+    ServiceUnreachableError,
+    ServingConfigError,
+    UnknownItemError,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
 
@@ -232,12 +245,22 @@ EXAMPLES: dict[str, MillraceError | Callable[[Path, pytest.MonkeyPatch], None]] 
     "MR-LLM-NO-ANSWER": NoAnswerError.judged("explain", "3f2a", "The reason names 'Star Wars', which it does not cite"),
     "MR-LLM-LISTEN": ListenError.on("127.0.0.1", 8100, "Address already in use"),
     "MR-LLM-STORE": ResponseStoreError.contended("llm_responses", 10, 256),
+    "MR-REGISTRY": RegistryError.unknown("champion"),
+    "MR-SERVING-CONFIG": ServingConfigError.no_key(),
+    "MR-SERVING-NOT-READY": NotReadyError.because("No ratings are published."),
+    "MR-ITEM-UNKNOWN": UnknownItemError.numbered(999999, 1682),
+    "MR-REQUEST": RequestRefusedError.genres(["Comedi"], ["Comedy", "Drama"]),
+    "MR-EXPLAIN": ExplanationError.not_configured(),
+    "MR-FEEDBACK-LOG": JournalError.unwritable(".millrace/serving/feedback", "No space left on device"),
+    "MR-EVENT-CONFLICT": EventConflictError.different(["a-1"]),
+    "MR-DEPLOYMENT": DeploymentError.nothing_staged(),
+    "MR-SERVICE": ServiceUnreachableError.no_answer("http://127.0.0.1:8080", "ConnectError"),
 }
 
 
 def codes_in_the_source() -> set[str]:
     """The codes of every error class of the project's packages."""
-    for package in (lakehouse, features, models, tasks, workflows, cli):
+    for package in (lakehouse, features, models, serving, tasks, workflows, cli):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if module.name.endswith("errors"):
                 importlib.import_module(module.name)

@@ -48,12 +48,14 @@ def needs_a_network(command: str) -> bool:
 
 #: Documents whose commands or examples change the lake or build on each other: run in order, on a copy.
 CHANGING = ("docs/how-to-feature-engineer.md", "docs/how-to-repair-and-erase.md")
+#: Documents whose commands ask a running service; tests/serving/test_documents.py runs them beside one.
+SERVED = ("docs/how-to-serving.md", *(name for name in DOCUMENTS if name.startswith("docs/runbooks/")))
 
 TYPED = [(document, command) for document in DOCUMENTS for command in commands(document)]
 EXAMPLES = [
     pytest.param(example, id=f"{document}-{number}")
     for document in DOCUMENTS
-    if document not in CHANGING
+    if document not in (*CHANGING, *SERVED)
     for number, example in enumerate(blocks(document, "python"))
 ]
 
@@ -84,7 +86,7 @@ def test_every_make_target_that_is_named_exists() -> None:
 @pytest.mark.nightly
 @pytest.mark.parametrize(
     ("document", "command"),
-    [typed for typed in TYPED if not needs_a_network(typed[1]) and typed[0] not in CHANGING],
+    [typed for typed in TYPED if not needs_a_network(typed[1]) and typed[0] not in (*CHANGING, *SERVED)],
 )
 def test_each_command_works(document: str, command: str, night_state: Mapping[str, str], tmp_path: Path) -> None:
     # What is written into the working folder must not land in the checkout.

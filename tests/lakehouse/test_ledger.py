@@ -61,7 +61,7 @@ def test_a_system_table_is_an_ordinary_delta_table_in_its_contracts_schema(lake:
 
 
 def test_every_system_table_is_found_by_its_name(lake: Lakehouse) -> None:
-    data = {"publications", "metrics", "decisions", "costs", "promotions", "runs"}
+    data = {"publications", "metrics", "decisions", "costs", "promotions", "runs", "deployments"}
     upkeep = {"pins", "maintenance", "erasures", "tags", "quarantine_fates"}
     assert set(SYSTEM_TABLES) == data | upkeep
     assert all(lake.is_system(name) for name in SYSTEM_TABLES)

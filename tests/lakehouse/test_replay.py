@@ -16,13 +16,14 @@ from lakehouse.tables import Rating
 DAY = date(1998, 3, 1)
 
 
-def published(lake: Lakehouse, day: date, *, good: bool = True) -> None:
+def published(lake: Lakehouse, day: date, *, good: bool = True, inputs: tuple[str, ...] = ()) -> None:
     """Note in the ledger that the ratings of a day are published (or were refused)."""
     number = len(lake.publications())
     publication = Publication(
         publication_id=f"ratings/{day}",
         table_name="ratings",
         batch_id=day.isoformat(),
+        inputs=list(inputs),
         day=day,
         version=number,
         published=good,
@@ -48,6 +49,13 @@ def test_an_empty_lake_gets_all_history_as_one_batch_a_table(lake: Lakehouse) ->
     assert [batch.table for batch in batches] == ["users", "movies", "ratings"]
     assert {(batch.batch_id, batch.day) for batch in batches} == {("1998-03-01", DAY)}
     assert [b.rows for b in batches] == [rows.num_rows for _, rows in movielens().batches(DAY, None)]
+
+
+def test_ratings_given_online_do_not_hide_a_day_of_the_source(lake: Lakehouse) -> None:
+    published(lake, DAY)
+    published(lake, DAY + timedelta(days=2), inputs=("feedback@1",))
+    batches = brought(lake, DAY + timedelta(days=3))
+    assert [batch.day for batch in batches[::3]] == [DAY + timedelta(days=n) for n in (1, 2, 3)]
 
 
 def test_the_days_after_the_last_one_come_as_one_batch_a_day(lake: Lakehouse) -> None:

@@ -17,10 +17,11 @@ from lakehouse import Lakehouse
 from lakehouse.ledger import Promotion
 from models.fairness import Disparity
 from models.recommender import RecommenderConfig, fit
+from models.registry import REGISTERED_MODEL, tracking_uri
 from tasks.decide import Champion
 from tasks.features import TrainingSet, ViewState
 from tasks.lake import Lake
-from tasks.promote import METRIC, REGISTERED_MODEL, Gate, judge, register, tracking_uri
+from tasks.promote import METRIC, Gate, judge, register
 from tasks.train import Comparison, Model, Score
 
 AT = datetime(1998, 4, 7, tzinfo=UTC)

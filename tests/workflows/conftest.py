@@ -20,11 +20,10 @@ def answer_every_question(lake_folder: Path) -> None:
     from lakehouse import Lakehouse
     from lakehouse.ledger import LEDGER_FOLDER
     from lakehouse.movielens import movielens
-    from models.llm.batch import _answer, _Attempt
+    from models.llm.judging import Attempt, answer_of
     from models.llm.movie_card import MOVIE_CARD, MovieCardInput
     from models.llm.store import ResponseStore
-    from models.llm.weights import ensure_weights
-    from models.llm.weights import default_model_folder
+    from models.llm.weights import default_model_folder, ensure_weights
 
     weights = ensure_weights(default_model_folder())
     lake = Lakehouse.open(lake_folder, create=True)
@@ -36,8 +35,8 @@ def answer_every_question(lake_folder: Path) -> None:
         asked = MovieCardInput(**{name: row[name] for name in MovieCardInput.model_fields})
         output = MOVIE_CARD.output(**{name: words[row["item_id"] % len(words)] for name, words in choices.items()})
         text = output.model_dump_json()
-        attempt = _Attempt(raw=text, output=text, problem=None, tokens_in=50, tokens_out=20)
-        answers.append(_answer(MOVIE_CARD, asked, weights, attempt, datetime(1998, 1, 1, tzinfo=UTC)))
+        attempt = Attempt(raw=text, output=text, problem=None, tokens_in=50, tokens_out=20)
+        answers.append(answer_of(MOVIE_CARD, asked, weights, attempt, datetime(1998, 1, 1, tzinfo=UTC)))
     ResponseStore(f"{lake.root}/{LEDGER_FOLDER}/llm_responses").append(answers)
 
 

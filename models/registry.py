@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict
 
@@ -39,6 +40,14 @@ class RegisteredVersion(BaseModel):
 def tracking_uri() -> str:
     """MLflow's database: MLFLOW_TRACKING_URI, else SQLite in the state folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Settings().state / 'mlflow.db'}"
+
+
+def registry_name() -> str:
+    """What names the registry, without a password; empty if it is a file that is not there."""
+    parts = urlsplit(tracking_uri())
+    if parts.scheme == "sqlite":
+        return parts.path if Path(parts.path[1:]).is_file() else ""
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def find(reference: str) -> RegisteredVersion:

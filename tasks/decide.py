@@ -87,7 +87,7 @@ def find_champion(lake: Lake, day: datetime) -> Champion:
     Where its files are gone, they are fetched from the registry.
     """
     from lakehouse.ledger import Decision, Promotion, Run
-    from tasks.registry import fetch_model
+    from models.registry import fetch, find
 
     ledger = lake.open().ledger
     before = [p for p in ledger.read(Promotion) if p.day < day.date()]
@@ -99,7 +99,9 @@ def find_champion(lake: Lake, day: datetime) -> Champion:
     if not before:
         return Champion(drift_answered=drift_answered)
     last = max(before, key=lambda promotion: (promotion.day, promotion.promoted_at))
-    fetch_model(last.registry_version, Path(last.model_path))
+    folder = Path(last.model_path)
+    if not folder.exists():
+        fetch(find(str(last.registry_version)), folder.parent)
     return Champion(
         digest=last.model_digest,
         path=last.model_path,

@@ -12,12 +12,11 @@ from pydantic import BaseModel, ConfigDict
 
 from lakehouse.ledger import Promotion
 from lakehouse.settings import Settings
-from models.registry import REGISTERED_MODEL, quiet_mlflow, tracking_uri
+from models.registry import REGISTERED_MODEL, quiet_mlflow, registry_name, tracking_uri
 from tasks.decide import Champion, RetrainDecision
 from tasks.features import TrainingSet, ViewState
 from tasks.kept import Destination
 from tasks.lake import Lake
-from tasks.registry import REGISTERED_MODEL, quiet_mlflow, registry_name, tracking_uri
 from tasks.show import show
 from tasks.train import Comparison, Model, Score
 from tasks.typed import task

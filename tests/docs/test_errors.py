@@ -89,7 +89,6 @@ from models.llm.errors import (
     ResponseStoreError,
     WeightsSourceError,
 )
-from tasks.errors import BackfillError, NotRecordedError, ReplayError
 from serving.errors import (
     DeploymentError,
     EventConflictError,
@@ -101,6 +100,7 @@ from serving.errors import (
     ServingConfigError,
     UnknownItemError,
 )
+from tasks.errors import BackfillError, NotRecordedError, ReplayError
 
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
 

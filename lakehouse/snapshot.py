@@ -256,13 +256,13 @@ def open_delta(uri: str, version: int | None = None) -> DeltaTable:
     from deltalake.exceptions import DeltaError
 
     name = Path(uri).name
-    if version is not None:
-        known = fates(uri)
-        if known.is_removed(version):
-            raise UnknownVersionError.vacuumed(name, version)
-        if version in known.twins:
-            return DeltaTable(twin_uri(uri, known.twins[version]))
     try:
+        if version is not None:
+            known = fates(uri)
+            if known.is_removed(version):
+                raise UnknownVersionError.vacuumed(name, version)
+            if version in known.twins:
+                return DeltaTable(twin_uri(uri, known.twins[version]))
         # delta-rs looks for a version that is not there one by one, up to it.
         if version is not None and version > _FAR and version > DeltaTable(uri).version():
             raise OverflowError

@@ -93,7 +93,9 @@ def _numbered(lake: Lakehouse, name: str, version: int, row: type[Table]) -> Sna
     snapshot = Snapshot(f"{lake.root}/{folder}", version, row)
     try:
         snapshot.open()
-    except MillraceError:
+    except MillraceError as error:
+        if isinstance(error.__cause__, PermissionError):  # what may not be read can't be listed either
+            raise
         _refuse_unknown(lake, name)
         if lake.uri(name) == snapshot.uri:
             raise

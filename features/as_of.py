@@ -1,9 +1,9 @@
 """Which feature row was the newest that an entity row could know? Found while the feature rows stream by, once.
 
-The entity rows are sorted by key and instant, and so is each block of feature rows; a block is a few times as long as
-the entity rows are many. Both orders are met: each feature row belongs to the first entity row of its key that knows
-it, and of those that belong to one entity row only the newest is kept. When the stream ends, each entity row takes the
-newest that it or an earlier row of its key was given.
+The entity rows are sorted by key and instant, and so is each block of feature rows, which is about as long. Both orders
+are met: each feature row belongs to the first entity row of its key that knows it, and of those that belong to one
+entity row only the newest is kept. When the stream ends, each entity row takes the newest that it or an earlier row of
+its key was given.
 
 So feature rows are neither sorted as a whole nor stored: memory follows the entity rows, and time is linear in the
 feature rows and does not depend on how far back they reach. An ASOF join sorts both sides whole instead (compare
@@ -28,8 +28,8 @@ from features.key_order import NEVER, Integers, KeyOrder
 
 T = TypeVar("T")
 
-#: Batches are put together to blocks of this many rows, or twice the entity rows where these are more: each block costs
-#: a search for every entity row. A block ends sooner where its rows are wide.
+#: Batches are put together to blocks of this many rows, or as the entity rows where these are more: each block costs a
+#: search for every entity row that its time may concern. A block ends sooner where its rows are wide.
 _BLOCK_ROWS = 1 << 19
 _BLOCK_BYTES = 1 << 27
 #: Whole numbers are looked up in an array where their range is at most so many times their count.
@@ -54,6 +54,10 @@ class EntityIndex:
         self.codes: Integers = codes[self.order]
         self.instants: Integers = instants[self.order]
         self.last: int = int(instants.max()) if len(instants) else NEVER
+        #: The instant of the key's row before.
+        self._before: Integers = np.where(
+            np.append(False, self.codes[1:] == self.codes[:-1])[: len(codes)], np.roll(self.instants, 1), NEVER
+        )
 
     def __len__(self) -> int:
         return len(self.order)
@@ -77,9 +81,11 @@ class EntityIndex:
         if not len(codes):
             return codes, codes, codes
         ordered = KeyOrder(codes, instants, self._codes.count, upto=self.last)
-        ends = ordered.count_until(self.codes, self.instants)
-        places = np.flatnonzero(np.diff(ends, prepend=0))
-        ends = ends[places]
+        # An entity row before all of these, or whose key's row before is after them, is not the first to know any.
+        asking = np.flatnonzero((self.instants >= instants.min()) & (self._before < instants.max()))
+        ends = ordered.count_until(self.codes[asking], self.instants[asking])
+        first = np.flatnonzero(np.diff(ends, prepend=0))
+        places, ends = asking[first], ends[first]
         same = codes[ordered.rows[ends - 1]] == self.codes[places]
         return ordered.rows, places[same], ends[same]
 
@@ -126,7 +132,7 @@ def newest_known(
         return _winners_of(index, rows, keys, features, times(rows))
 
     best = _Best(index, schema)
-    for found in _in_order(winners, _blocks(batches, max(_BLOCK_ROWS, 2 * len(index)))):
+    for found in _in_order(winners, _blocks(batches, max(_BLOCK_ROWS, len(index)))):
         best.add(found)
     return best.take(ttl)
 
@@ -146,8 +152,9 @@ def _winners_of(
 ) -> _Winners:
     codes = index.codes_of([table[key].combine_chunks() for key in keys], table.num_rows)
     known, created, available = times.known, times.created, times.available
-    asked = np.flatnonzero((codes >= 0) & (available <= index.last))
-    if len(asked) < len(codes):
+    can_count = (codes >= 0) & (available <= index.last)
+    asked = None if can_count.all() else np.flatnonzero(can_count)
+    if asked is not None:
         codes, known, available = codes[asked], known[asked], available[asked]
         created = created[asked] if created is not None else None
     order, places, ends = index.known_by(codes, available)
@@ -157,7 +164,7 @@ def _winners_of(
         places=places,
         known=known[rows],
         created=created[rows] if created is not None else None,
-        features=table.select(list(features)).take(pa.array(asked[rows])),
+        features=table.select(list(features)).take(pa.array(rows if asked is None else asked[rows])),
     )
 
 
@@ -215,8 +222,11 @@ class _Best:
             row[~index.matched()] = -1
         asked = np.empty(len(index), np.int64)
         asked[index.order] = row
-        kept = pa.concat_tables(self._kept).combine_chunks()
-        return kept.take(pa.array(asked, mask=asked < 0))
+        rows = pa.array(asked, mask=asked < 0)
+        kept = pa.concat_tables(self._kept)
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            columns = list(pool.map(lambda column: column.combine_chunks().take(rows), kept.columns))
+        return pa.Table.from_arrays(columns, schema=self._schema)
 
     def _newest_so_far(self) -> Integers:
         """For each entity row, which row of its key, itself or before it, holds the newest; -1 for none."""
@@ -296,8 +306,11 @@ class _Dictionary:
             return codes
         values = (column.fill_null(self._low) if column.null_count else column).to_numpy()
         inside = (values >= self._low) & (values <= self._high)
-        codes = self._numbers[np.where(inside, values, self._low) - self._low]
-        codes[~inside] = -1
+        if inside.all():
+            codes = self._numbers[values - self._low]
+        else:
+            codes = self._numbers[np.where(inside, values, self._low) - self._low]
+            codes[~inside] = -1
         if column.null_count:
             codes[pc.is_null(column).to_numpy(zero_copy_only=False)] = -1
         return codes

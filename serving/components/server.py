@@ -78,7 +78,7 @@ class VllmServer:
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._child = child = subprocess.Popen(
-            [sys.executable, "-m", "serving.components.child", "serve", str(self.model.path), *self._options(port)],
+            [sys.executable, "-m", "serving.components.child", "--model", str(self.model.path), *self._options(port)],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,

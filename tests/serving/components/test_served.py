@@ -27,7 +27,7 @@ from models.llm.titles import Catalogue
 from models.llm.weights import ModelRef, named_model
 from serving.components.service import served_components
 
-pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("llm-served")]
+pytestmark = pytest.mark.engine
 
 QUESTION = {
     "item": {"item_id": 50, "title": "Star Wars", "year": 1977, "genres": ["Action", "Sci-Fi"]},

@@ -39,7 +39,7 @@ from models.recommender import Recommender, RecommenderConfig, fit
 from models.registry import REGISTERED_MODEL, quiet_mlflow
 from serving.app import create_app
 from serving.client import Client
-from serving.server import listen
+from serving.server import listen, server_config
 from serving.service import Service
 from serving.settings import ServingSettings
 
@@ -254,7 +254,7 @@ def serve(night: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serv
         )
         app = create_app(service, api_key=API_KEY, admin_key=ADMIN_KEY, open_access=open_access)
         listening = listen("127.0.0.1", 0)
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+        server = uvicorn.Server(server_config(app))
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -20,8 +20,8 @@ PACKAGES = ("lakehouse", "features", "models", "serving", "tasks", "workflows", 
 
 def test_each_door_has_its_own_key(running: Running) -> None:
     with httpx.Client(base_url=running.url, trust_env=False) as http:
-        for key in ("", "wrong", ADMIN_KEY, API_KEY[:-1]):
-            answer = http.post("/recommend", json={}, headers={"authorization": f"Bearer {key}"})
+        for given in ("Bearer", "Bearer wrong", f"Bearer {ADMIN_KEY}", f"Bearer {API_KEY[:-1]}"):
+            answer = http.post("/recommend", json={}, headers={"authorization": given})
             assert answer.status_code == 401 and answer.json()["code"] == "MR-REQUEST"
         assert http.post("/recommend", json={}, headers={"authorization": f"Basic {API_KEY}"}).status_code == 401
         assert http.get("/admin/status", headers={"authorization": f"Bearer {API_KEY}"}).status_code == 401

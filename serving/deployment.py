@@ -53,12 +53,13 @@ class Route(NamedTuple):
 
 
 class Kept(BaseModel):
-    """What a restart goes on with."""
+    """What a restart goes on with: for good if a verb chose it, else only where the registry does not answer."""
 
     model_config = ConfigDict(frozen=True)
 
     active: RegisteredVersion
     slot: SlotName
+    chosen: bool = False
 
 
 class Deployments:
@@ -99,6 +100,8 @@ class Deployments:
 
     async def begin(self) -> None:
         """Write down that the service started."""
+        before = kept(self._folder)
+        self._keep(chosen=before is not None and before.chosen)
         await self._act("start", self.route.active, None, "The service started.", {})
 
     def pick(self, who: str) -> tuple[Slot, bool]:
@@ -289,9 +292,9 @@ class Deployments:
     def _one_verb(self) -> _OneVerb:
         return _OneVerb(self._verb)
 
-    def _keep(self) -> None:
+    def _keep(self, *, chosen: bool = True) -> None:
         active = self.route.active
-        keep(self._folder, Kept(active=active.registered, slot=active.name))
+        keep(self._folder, Kept(active=active.registered, slot=active.name, chosen=chosen))
 
     async def _act(self, act: Act, slot: Slot, replaced: Slot | None, reason: str, inputs: Mapping[str, float]) -> None:
         self._last = f"{act}: {reason}"

@@ -51,18 +51,20 @@ def run(app: ASGIApp, listening: socket.socket, *, started: Callable[[], None] =
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for noisy in ("httpx", "alembic", "mlflow"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    config = uvicorn.Config(
+    _Server(server_config(app), started).run([listening])
+
+
+def server_config(app: ASGIApp) -> uvicorn.Config:
+    """How uvicorn serves it: nothing of a request is written down, nothing is said of what serves."""
+    return uvicorn.Config(
         app,
         log_config=None,
-        access_log=False,  # /metrics counts what was asked; nothing of a request is written down
+        access_log=False,  # /metrics counts what was asked
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=10,
         timeout_keep_alive=30,
-        h11_max_incomplete_event_size=64 * 1024,
     )
-    server = _Server(config, started)
-    server.run([listening])
 
 
 class _Server(uvicorn.Server):

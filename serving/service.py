@@ -17,6 +17,7 @@ from features.store import FeatureStore
 from lakehouse.errors import MillraceError
 from lakehouse.lake import Lakehouse
 from lakehouse.tables import Rating
+from models.errors import RegistryAwayError
 from models.interactions import microseconds
 from models.live import History
 from models.registry import CHAMPION, RegisteredVersion, find
@@ -313,13 +314,19 @@ class Service:
         return {**given, **self.histories.fresh_stars(user_id)}
 
     def _first(self) -> Slot:
-        """The slot to start with: the registry's champion, or what answered before if the registry is silent."""
+        """The slot to start with: what a verb chose before a restart, else the registry's champion.
+
+        Where the registry does not answer, what answered before.
+        """
         before = kept(self._folder)
-        if before is not None:
-            registered, name = before.active, before.slot
-        else:
-            registered, name = find(CHAMPION), "blue"
-        return self._made(name, registered)
+        if before is not None and before.chosen:
+            return self._made(before.slot, before.active)
+        try:
+            return self._made("blue", find(CHAMPION))
+        except RegistryAwayError:
+            if before is None:
+                raise
+            return self._made(before.slot, before.active)
 
     def _load(self, name: SlotName, reference: str) -> Slot:
         return self._made(name, find(reference))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -39,7 +40,7 @@ from models.recommender import Recommender, RecommenderConfig, fit
 from models.registry import REGISTERED_MODEL, quiet_mlflow
 from serving.app import create_app
 from serving.client import Client
-from serving.server import listen
+from serving.server import listen, server_config
 from serving.service import Service
 from serving.settings import ServingSettings
 
@@ -236,39 +237,40 @@ Serve = Callable[..., AbstractContextManager[Running]]
 @pytest.fixture
 def serve(night: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
     """Serve the night; options are those of ServingSettings, and of the app."""
-    for name, value in night.environment(tmp_path / "state").items():
+    settle(monkeypatch, night, tmp_path / "state")
+    return partial(serving, night, tmp_path / "state")
+
+
+def settle(patch: pytest.MonkeyPatch, night: Night, state: Path) -> None:
+    """Set the environment of a process that serves the night."""
+    for name, value in night.environment(state).items():
         if name.startswith(("MILLRACE_", "LAKEHOUSE_", "MLFLOW_")):
-            monkeypatch.setenv(name, value)
+            patch.setenv(name, value)
 
-    @contextmanager
-    def run(
-        *,
-        state: Path = tmp_path / "state",
-        open_access: bool = False,
-        store: FeatureStore | None = None,
-        **options: object,
-    ) -> Iterator[Running]:
-        settings = ServingSettings(**{"rate_per_second": 1e6, "rate_burst": 10**6, "slo_latency_ms": 1e5, **options})
-        service = Service.open(
-            night.lake, store or FeatureStore(night.folder / "features"), state, settings, replay=True
-        )
-        app = create_app(service, api_key=API_KEY, admin_key=ADMIN_KEY, open_access=open_access)
-        listening = listen("127.0.0.1", 0)
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
-        thread = threading.Thread(target=server.run, args=([listening],))
-        thread.start()
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        try:
-            wait_for(lambda: server.started or not thread.is_alive())
-            assert thread.is_alive(), "the service did not start"
-            with Client(url, api_key=API_KEY, admin_key=ADMIN_KEY) as client:
-                yield Running(url, service, client)
-        finally:
-            server.should_exit = True
-            thread.join(60)
-            listening.close()
 
-    return run
+@contextmanager
+def serving(
+    night: Night, state: Path, *, open_access: bool = False, store: FeatureStore | None = None, **options: object
+) -> Iterator[Running]:
+    """A service in a thread of this process."""
+    settings = ServingSettings(**{"rate_per_second": 1e6, "rate_burst": 10**6, "slo_latency_ms": 1e5, **options})
+    features = store or FeatureStore(night.folder / "features")
+    service = Service.open(night.lake, features, state, settings, replay=True)
+    app = create_app(service, api_key=API_KEY, admin_key=ADMIN_KEY, open_access=open_access)
+    listening = listen("127.0.0.1", 0)
+    server = uvicorn.Server(server_config(app))
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    try:
+        wait_for(lambda: server.started or not thread.is_alive())
+        assert thread.is_alive(), "the service did not start"
+        with Client(url, api_key=API_KEY, admin_key=ADMIN_KEY) as client:
+            yield Running(url, service, client)
+    finally:
+        server.should_exit = True
+        thread.join(60)
+        listening.close()
 
 
 @pytest.fixture
@@ -277,7 +279,7 @@ def running(serve: Serve) -> Iterator[Running]:
         yield found
 
 
-def wait_for(done: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_for(done: Callable[[], bool], seconds: float = 120.0) -> None:
     """Wait on a condition; the test fails if it does not come true in time."""
     deadline = time.monotonic() + seconds
     pause = threading.Event()

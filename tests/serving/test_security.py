@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -12,16 +13,26 @@ import pytest
 from serving.errors import ServingConfigError
 from serving.server import is_loopback, keys, listen
 from serving.settings import ServingSettings
-from tests.serving.conftest import ADMIN_KEY, API_KEY, Night, Running, Serve, command
+from tests.serving.conftest import ADMIN_KEY, API_KEY, Night, Running, Serve, command, serving, settle
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("lakehouse", "features", "models", "serving", "tasks", "workflows", "cli")
 
 
+@pytest.fixture(scope="module")
+def running(night: Night, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One service for all tests here that change nothing."""
+    state = tmp_path_factory.mktemp("steady")
+    with pytest.MonkeyPatch.context() as patch:
+        settle(patch, night, state)
+        with serving(night, state) as found:
+            yield found
+
+
 def test_each_door_has_its_own_key(running: Running) -> None:
     with httpx.Client(base_url=running.url, trust_env=False) as http:
-        for key in ("", "wrong", ADMIN_KEY, API_KEY[:-1]):
-            answer = http.post("/recommend", json={}, headers={"authorization": f"Bearer {key}"})
+        for given in ("Bearer", "Bearer wrong", f"Bearer {ADMIN_KEY}", f"Bearer {API_KEY[:-1]}"):
+            answer = http.post("/recommend", json={}, headers={"authorization": given})
             assert answer.status_code == 401 and answer.json()["code"] == "MR-REQUEST"
         assert http.post("/recommend", json={}, headers={"authorization": f"Basic {API_KEY}"}).status_code == 401
         assert http.get("/admin/status", headers={"authorization": f"Bearer {API_KEY}"}).status_code == 401

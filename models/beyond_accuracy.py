@@ -82,7 +82,8 @@ def _known(items: Int64s, test: NewestInteractions) -> Int64s:
 
 def _mean(values: Float64s, mask: Bools) -> Float64s:
     """Each row's mean of the values that the mask keeps, 0 where it keeps none."""
-    return (values * mask).sum(axis=1) / np.maximum(mask.sum(axis=1), 1)
+    means: Float64s = (values * mask).sum(axis=1) / np.maximum(mask.sum(axis=1), 1)
+    return means
 
 
 def _diversity(labels: npt.NDArray[np.float64]) -> float:

@@ -96,8 +96,9 @@ def import_root(source: Path) -> Path:
     return folder
 
 
+@cache
 def sources(start: Path, roots: tuple[Path, ...]) -> dict[str, str]:
-    """Digests of a module's file and of all it imports from ``roots``, by path relative to its root."""
+    """Digests of a module's file and of all it imports from ``roots``, by path relative to its root; once a process."""
     found: dict[str, str] = {}
     todo = [start]
     seen: set[Path] = set()

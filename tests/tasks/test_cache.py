@@ -16,7 +16,7 @@ from tasks.cache import MILLRACE_ROOT, ProjectDigest, contracts, import_root, so
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
     """Files are digested once a process; here each look is a new one."""
-    caches = (cache._read, cache._digest, cache.environment_digest)
+    caches = (cache._read, cache._digest, cache.environment_digest, cache.sources)
 
     def clear() -> None:
         for one in caches:
@@ -53,7 +53,7 @@ def project(tmp_path: Path) -> Path:
 
 def version(project: Path, monkeypatch: pytest.MonkeyPatch, name: str = "run", salt: str = "") -> str:
     """The cache version of a function of job/flow.py, as flytekit asks for it."""
-    for one in (cache._read, cache._digest, cache.environment_digest):
+    for one in (cache._read, cache._digest, cache.environment_digest, cache.sources):
         one.cache_clear()
     with monkeypatch.context() as patch:
         patch.syspath_prepend(str(project))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,24 +43,6 @@ def answer_every_question(lake_folder: Path) -> None:
 def _choices(schema: dict, field: dict) -> list[str]:  # type: ignore[type-arg]
     found = schema["$defs"][field["$ref"].rpartition("/")[2]] if "$ref" in field else field
     return list(found["enum"])
-
-
-@pytest.fixture(scope="session")
-def small_options() -> tuple[str, ...]:
-    """The options of a small night."""
-    return SMALL
-
-
-@pytest.fixture
-def answered(tmp_path: Path, workplace_at) -> Callable[[], Workplace]:  # type: ignore[no-untyped-def]
-    """Makes a workplace whose lake has nothing but the language model's answers."""
-
-    def make() -> Workplace:
-        place: Workplace = workplace_at(tmp_path)
-        answer_every_question(place.state / "lake")
-        return place
-
-    return make
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import pytest
@@ -11,24 +10,13 @@ from deltalake import DeltaTable
 pytestmark = pytest.mark.nightly
 
 
-def test_a_run_and_its_steps_are_equal_when_they_are_done_again(small_night) -> None:
-    done = small_night.run("millrace", "replay", "last", "--format", "json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    verdict = json.loads(done.stdout)
-    assert verdict["equal"] is True
-    for name in ("prompt", "training set", "model", "challenger NDCG@10", "gate parity"):
-        assert name in verdict["compared"]
-    assert [name.partition("@")[0] for name in verdict["compared"] if "@" in name and "NDCG" not in name][:3] == [
-        "users",
-        "movies",
-        "ratings",
-    ]
+def test_the_steps_of_a_run_are_equal_when_they_are_done_again(small_night) -> None:
     for step in ("build_training_set", "train", "compare"):
         done = small_night.run("millrace", "replay", "last", "--step", step)
         assert (done.returncode, done.stdout) == (0, "equal\n"), done.stdout + done.stderr
 
 
-def test_a_changed_row_is_named_with_its_version_and_a_changed_step_with_its_field(
+def test_a_step_that_differs_is_named_with_its_field_and_one_that_writes_is_refused(
     small_night, workplace_at, tmp_path
 ) -> None:
     place = workplace_at(tmp_path)

@@ -13,6 +13,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -299,7 +300,7 @@ class Deployments:
     async def _act(self, act: Act, slot: Slot, replaced: Slot | None, reason: str, inputs: Mapping[str, float]) -> None:
         self._last = f"{act}: {reason}"
         self._acted(act)
-        at = self._clock.now()
+        at = datetime.now(UTC)  # the wall's time, also in a replay: acts of two starts must not mix
         row = DeploymentRow(
             deployment_id=f"{at.isoformat()}/{act}/{slot.name}",
             act=act,

@@ -7,11 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
 
+from lakehouse import Lakehouse
 from tests.serving.conftest import BIN, Night, command
+from tests.serving.test_monitor import night as leave_a_night
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "millrace.rules.yml"
@@ -27,6 +30,7 @@ def test_the_commands_of_the_how_to_and_of_each_runbook_work(night: Night, tmp_p
     # Landing and deployments write into the lake: a copy. Feast's pins name the tables by path: the features stay.
     lake = tmp_path / "lake"
     shutil.copytree(night.folder / "lake", lake)
+    leave_a_night(Lakehouse.open(lake), date(1998, 4, 20), 0.3)
     state = tmp_path / "state"
     with command(night, state, LAKEHOUSE_ROOT=str(lake)) as (_, url):
         environment = {

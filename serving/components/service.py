@@ -132,6 +132,7 @@ async def _keep_running(server: VllmServer, client: VllmClient, metrics: Metrics
             await asyncio.sleep(_WATCH)
         log.error("vLLM ended (%s); it is started again", server.last_words())
         metrics.restarts.inc()
+        await asyncio.to_thread(server.stop)  # what it may have left running
         with contextlib.suppress(EngineStartError):
             await asyncio.to_thread(server.start)
             client.move(server.url)

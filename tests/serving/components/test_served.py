@@ -92,7 +92,7 @@ def until(done: Callable[[], bool], seconds: float = 120) -> None:
             if done():
                 return
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.25)
 
 
 def test_a_reason_cites_the_history_and_is_the_record_for_the_batch_too(served: Served, weights: ModelRef) -> None:

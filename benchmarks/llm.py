@@ -126,7 +126,7 @@ async def _measure(options: argparse.Namespace, bare_url: str, typed_url: str) -
 
     from serving.components.client import _body
 
-    async with httpx.AsyncClient(timeout=600, limits=httpx.Limits(max_connections=None)) as client:
+    async with httpx.AsyncClient(timeout=600, headers={"content-type": "application/json"}) as client:
 
         async def bare(row: MovieCardInput) -> None:
             body = _body(MOVIE_CARD.question(row), MOVIE_CARD.sampling, stream=False)

@@ -59,7 +59,7 @@ def serve(model: str, host: str, port: int, max_waiting: int, timeout: float) ->
 @click.option(
     "--component",
     "name",
-    type=click.Choice(["movie_card", "movie_pitch", "explain"]),
+    type=click.Choice(["movie_card", "explain"]),
     default="movie_card",
     show_default=True,
 )

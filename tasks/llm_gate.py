@@ -51,10 +51,9 @@ def evaluate(lake: Lakehouse, name: str, model: ModelRef, prompt: Path | None = 
         PromptTemplateError: the template does not fit the component.
     """
     from models.llm.engine import Engine, EngineConfig
-    from models.llm.evaluation import evaluate_explain, evaluate_movie_card, evaluate_movie_pitch
+    from models.llm.evaluation import evaluate_explain, evaluate_movie_card
     from models.llm.explain import explain
     from models.llm.movie_card import MOVIE_CARD
-    from models.llm.movie_pitch import movie_pitch
     from models.llm.titles import Catalogue
 
     store = answer_store(lake)
@@ -62,12 +61,8 @@ def evaluate(lake: Lakehouse, name: str, model: ModelRef, prompt: Path | None = 
         card = replace(MOVIE_CARD, template=prompt) if prompt else MOVIE_CARD
         return evaluate_movie_card(card, model=model, store=store, engine=lambda: Engine(model))
     titles = Catalogue(movie.title for movie in lake.latest(Movie).rows())
-    # A history, or a line that is shown with what was wrong, makes a long prompt.
+    # A history makes a long prompt.
     config = EngineConfig(max_model_len=1536)
-    if name == "movie_pitch":
-        pitch = movie_pitch(titles)
-        pitch = replace(pitch, template=prompt) if prompt else pitch
-        return evaluate_movie_pitch(pitch, titles, model=model, store=store, engine=lambda: Engine(model, config))
     reason = explain(titles)
     reason = replace(reason, template=prompt) if prompt else reason
     return evaluate_explain(reason, titles, model=model, store=store, engine=lambda: Engine(model, config))

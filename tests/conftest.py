@@ -24,13 +24,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side (`-n 2 --dist loadgroup`), a file stays with one worker, and so does all that looks at the night.
+    """Side by side (`-n 2 --dist loadgroup`), a file stays with one worker: its tests share what is dear to make.
 
-    Files share fixtures that are dear (a Spark session, a published lake, an engine), the night is the dearest.
+    All that looks at the night or asks the language model stays with one worker too: two engines side by side take
+    many times as long as one after the other, since each waits at every step for both processors.
     """
     for item in items:
-        at_night = "first_night" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("night" if at_night else item.path.relative_to(ROOT).as_posix()))
+        apart = "first_night" in getattr(item, "fixturenames", ()) or item.get_closest_marker("engine")
+        item.add_marker(pytest.mark.xdist_group("engine" if apart else item.path.relative_to(ROOT).as_posix()))
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from models.llm.component import Component
 from models.llm.engine import EngineUsage, TextEngine
 from models.llm.explain import ExplainInput, ExplainOutput
 from models.llm.movie_card import MovieCardInput, MovieCardOutput
-from models.llm.movie_pitch import MoviePitchOutput
 from models.llm.scores import Measured, Scores, Verdict, compare, measure
 from models.llm.store import Answer, ResponseStore
 from models.llm.titles import Catalogue
@@ -142,34 +141,6 @@ def evaluate_explain(
     }
     lengths = [len(output.reason.split()) for answer in done.answers if (output := answer.parsed(component))]
     described = {"words of a reason": sum(lengths) / max(1, len(lengths))}
-    return _evaluation(component, model, scores, described, done)
-
-
-def evaluate_movie_pitch(
-    component: Component[MovieCardInput, MoviePitchOutput],
-    catalogue: Catalogue,
-    *,
-    model: ModelRef,
-    store: ResponseStore,
-    engine: Engine,
-) -> Evaluation:
-    """Whether the golden movies get a line that is clean and names no other movie; how good it is, nobody judged."""
-    golden = golden_movies()
-    done = complete(component, [m.question for m in golden], model=model, store=store, engine=engine)
-    outputs = [answer.parsed(component) for answer in done.answers]
-    scores = {
-        str(movie.item_id): {
-            "valid": float(output is not None),
-            "grounded": float(output is not None and not catalogue.named_in(output.pitch, except_for=[movie.title])),
-            "clean": float(not toxic_words(output.pitch if output else answer.raw)),
-        }
-        for movie, answer, output in zip(golden, done.answers, outputs, strict=True)
-    }
-    lengths = [len(output.pitch.split()) for output in outputs if output]
-    described = {
-        "words of a line": sum(lengths) / max(1, len(lengths)),
-        "share of different lines": len({o.pitch for o in outputs if o}) / max(1, len(lengths)),
-    }
     return _evaluation(component, model, scores, described, done)
 
 

@@ -31,6 +31,7 @@ class VllmClient:
             base_url=url,
             timeout=httpx.Timeout(timeout, connect=5.0),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
+            headers={"content-type": "application/json"},
             trust_env=False,
         )
 

@@ -18,7 +18,6 @@ from models.llm.component import Component
 from models.llm.errors import EngineStartError, ListenError
 from models.llm.explain import explain
 from models.llm.movie_card import MOVIE_CARD
-from models.llm.movie_pitch import movie_pitch
 from models.llm.store import ResponseStore
 from models.llm.titles import Catalogue
 from models.llm.weights import ModelRef
@@ -39,7 +38,7 @@ log = logging.getLogger(__name__)
 def served_components(lake: Lakehouse) -> list[Component[BaseModel, BaseModel]]:
     """What can be asked online; answers may name movies of the catalogue only where the question does."""
     catalogue = Catalogue(movie.title for movie in lake.latest(Movie).rows())
-    return [MOVIE_CARD, movie_pitch(catalogue), explain(catalogue)]  # type: ignore[list-item]  # each endpoint has its own types
+    return [MOVIE_CARD, explain(catalogue)]  # type: ignore[list-item]  # each endpoint has its own types
 
 
 def serve(
@@ -132,6 +131,7 @@ async def _keep_running(server: VllmServer, client: VllmClient, metrics: Metrics
             await asyncio.sleep(_WATCH)
         log.error("vLLM ended (%s); it is started again", server.last_words())
         metrics.restarts.inc()
+        await asyncio.to_thread(server.stop)  # what it may have left running
         with contextlib.suppress(EngineStartError):
             await asyncio.to_thread(server.start)
             client.move(server.url)

@@ -20,7 +20,6 @@ from models.llm.evaluation import (
     accept,
     evaluate_explain,
     evaluate_movie_card,
-    evaluate_movie_pitch,
     golden_histories,
     golden_movies,
     is_champion,
@@ -28,7 +27,6 @@ from models.llm.evaluation import (
 )
 from models.llm.explain import explain
 from models.llm.movie_card import MOVIE_CARD, MovieCardInput, MovieCardOutput
-from models.llm.movie_pitch import movie_pitch
 from models.llm.store import ResponseStore
 from models.llm.titles import Catalogue
 from models.llm.weights import ModelRef
@@ -143,24 +141,6 @@ def test_a_reason_is_judged_by_its_text(tmp_path: Path) -> None:
     assert (mean(bad, "valid"), mean(bad, "grounded")) == (0.0, 0.0)
 
 
-def test_a_line_is_judged_by_its_text(tmp_path: Path) -> None:
-    def line(text: str) -> Evaluation:
-        answer = json.dumps({"themes": ["love", "war"], "pitch": text})
-        return evaluate_movie_pitch(
-            movie_pitch(CATALOGUE),
-            CATALOGUE,
-            model=MODEL,
-            store=ResponseStore(str(tmp_path / str(len(text)))),
-            engine=lambda: nullcontext(ScriptedEngine(lambda _: answer)),
-        )
-
-    good = line("Two strangers meet on a train and do not part.")
-    assert (mean(good, "valid"), mean(good, "grounded"), mean(good, "clean")) == (1.0, 1.0, 1.0)
-    assert good.described["share of different lines"] == 1 / len(golden_movies())
-    named = line("Two strangers meet as in star wars and do not part.")
-    assert mean(named, "grounded") == 1 / len(golden_movies())  # of that movie itself it may speak
-
-
 def test_a_worse_configuration_is_refused_and_a_champion_knows_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,7 +168,7 @@ def test_the_prompt_and_model_of_the_checkout_are_the_accepted_ones() -> None:
     from models.llm.weights import named_model
 
     champions = json.loads(evaluation.CHAMPIONS.read_text(encoding="utf-8"))
-    model, components = named_model(""), (MOVIE_CARD, movie_pitch(CATALOGUE), explain(CATALOGUE))
+    model, components = named_model(""), (MOVIE_CARD, explain(CATALOGUE))
     accepted = {name: champion["configuration"] for name, champion in champions.items()}
     assert accepted == {c.name: c.configuration(model) for c in components}
 

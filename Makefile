@@ -42,7 +42,7 @@ demo: setup ## set up and run the nightly job for one day (DAY=1998-04-20); ends
 
 test: setup ## run all the tests: lint, types, layers, and pytest on the real engines (WORKERS=2 processes)
 	@$(call timed,lint and types,$(MAKE) -s lint)
-	@$(call timed,tests,$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup)
+	@$(call timed,tests,$(BIN)/python -m pytest -n $(WORKERS))
 
 lint: .venv/.installed ## ruff, mypy --strict, the import layers
 	@$(BIN)/ruff check .

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from lakehouse import Lakehouse
 
@@ -23,16 +25,35 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", rf"error:::({packages})(\.|$)")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side (`-n 2 --dist loadgroup`), a file stays with one worker: its tests share what is dear to make.
+#: Files that look at the night or ask the language model: one after the other, in one process. Two engines side by side
+#: take many times as long, since each waits at every step for both processors.
+APART = (
+    "tests/docs/test_readme.py",
+    "tests/models/llm/test_engine.py",
+    "tests/serving/components/test_served.py",
+    "tests/workflows/test_nightly.py",
+)
 
-    All that looks at the night or asks the language model stays with one worker too: two engines side by side take
-    many times as long as one after the other, since each waits at every step for both processors.
-    """
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        apart = "first_night" in getattr(item, "fixturenames", ()) or item.get_closest_marker("engine")
-        item.add_marker(pytest.mark.xdist_group("engine" if apart else item.path.relative_to(ROOT).as_posix()))
+        if "first_night" in getattr(item, "fixturenames", ()) or item.get_closest_marker("engine"):
+            assert item.path.relative_to(ROOT).as_posix() in APART, f"{item.nodeid} belongs to tests.conftest.APART"
+
+
+class Scheduling(LoadScopeScheduling):
+    """Side by side (`-n 2`), a file stays with one process, as its tests share what is dear to make.
+
+    xdist's own groups are not read by pytest 9.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "apart" if file in APART else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    return Scheduling(config, log)
 
 
 @pytest.fixture

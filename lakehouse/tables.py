@@ -74,7 +74,12 @@ class Feedback(Table, name="feedback"):
     kind: Annotated[
         Literal["impression", "click", "rating"], Field(description="A list that was shown, or one item of it.")
     ]
-    user_id: Annotated[int | None, Subject(), Field(ge=1, description="Who; null for a visitor without an account.")]
+    user_id: Annotated[
+        int | None,
+        Subject(),
+        References("users.user_id"),
+        Field(ge=1, description="Who; null for a visitor without an account."),
+    ]
     item_id: Annotated[
         int | None, References("movies.item_id"), Field(description="The item; null for an impression, see shown.")
     ]

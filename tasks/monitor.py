@@ -65,5 +65,10 @@ def watch(lake: Lake, landed: Landing, at: str = "") -> Watched:
 
 @task(cached=False, memory="1Gi")
 def report(check: Check, night: str = "") -> Check:
-    """What was found, with the verdict of the night that was launched, if one was."""
+    """What was found, with the verdict of the night that was launched, if one was.
+
+    Args:
+        check: what was found.
+        night: the launched night's verdict; empty if none was launched.
+    """
     return check if not night else check.model_copy(update={"reason": f"{check.reason} {night}"})

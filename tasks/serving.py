@@ -60,6 +60,11 @@ def deploy(model: str = "champion", canary: float = 0.0, force: bool = False) ->
 
     The service is the one that MILLRACE_SERVING_URL names; MILLRACE_ADMIN_KEY (a Flyte secret, mounted as a file:
     MILLRACE_ADMIN_KEY_FILE) opens it. A model that is already active is left as it is.
+
+    Args:
+        model: registry version or alias.
+        canary: share of the users; 0 for all.
+        force: also if the replay of the last requests speaks against it.
     """
     from serving.client import Client
 
@@ -74,7 +79,11 @@ def deploy(model: str = "champion", canary: float = 0.0, force: bool = False) ->
 
 @task(cached=False, retries=0, memory="1Gi")
 def roll_back(reason: str = "asked for") -> Deployed:
-    """Go back to the model before, in the running service."""
+    """Go back to the model before, in the running service.
+
+    Args:
+        reason: why; the ledger keeps it.
+    """
     from serving.client import Client
 
     with Client() as client:

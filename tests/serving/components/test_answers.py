@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
+from prometheus_client import values
 
 from models.llm.component import Question, Sampling
 from models.llm.errors import EngineStoppedError, PromptTooLongError
@@ -244,23 +245,17 @@ def test_a_request_of_any_size_is_refused_before_it_is_read(tmp_path: Path) -> N
     asyncio.run(story())
 
 
-def counts(text: str) -> dict[str, float]:
-    """The numbers of a page of metrics, by name and labels."""
-    lines = [line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#")]
-    return {name: float(value) for name, _, value in lines}
+def test_requests_are_counted_beside_the_engines_own_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Feast and vLLM may have switched prometheus_client to files that outlive a registry.
+    monkeypatch.setattr(values, "ValueClass", values.MutexValue)
 
-
-def test_requests_are_counted_beside_the_engines_own_metrics(tmp_path: Path) -> None:
     async def story() -> None:
         async with service(tmp_path, lambda _: GOOD) as (client, _):
-            # Counted from where they stand: prometheus_client keeps one number a process where its multiprocess mode is on.
-            before = counts((await client.get("/metrics")).text)
             await ask(client)
             await ask(client)
             text = (await client.get("/metrics")).text
-            more = {name: value - before.get(name, 0.0) for name, value in counts(text).items()}
-            assert more['millrace_llm_requests_total{component="movie_card",outcome="ok"}'] == 2.0
-            assert more['millrace_llm_from_store_total{component="movie_card"}'] == 1.0
+            assert 'millrace_llm_requests_total{component="movie_card",outcome="ok"} 2.0' in text
+            assert 'millrace_llm_from_store_total{component="movie_card"} 1.0' in text
             assert "vllm:up 1" in text
             assert (await client.get("/health")).json()["components"] == ["movie_card", "explain"]
 

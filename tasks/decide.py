@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -87,6 +88,7 @@ def find_champion(lake: Lake, day: datetime) -> Champion:
     Where its files are gone, they are fetched from the registry.
     """
     from lakehouse.ledger import Decision, Promotion, Run
+    from models.errors import RegistryError
     from models.registry import fetch, find
 
     ledger = lake.open().ledger
@@ -101,7 +103,8 @@ def find_champion(lake: Lake, day: datetime) -> Champion:
     last = max(before, key=lambda promotion: (promotion.day, promotion.promoted_at))
     folder = Path(last.model_path)
     if not folder.exists():
-        fetch(find(str(last.registry_version)), folder.parent)
+        with suppress(RegistryError, OSError):  # who loads the model says what is missing
+            fetch(find(str(last.registry_version)), folder.parent)
     return Champion(
         digest=last.model_digest,
         path=last.model_path,

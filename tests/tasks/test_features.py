@@ -48,6 +48,7 @@ def test_a_changed_declaration_is_computed_anew(tmp_path: Path, monkeypatch: pyt
         importlib.invalidate_caches()
         sys.modules.pop("test_mine_views", None)
         cache._read.cache_clear()
+        cache.sources.cache_clear()
         return code_digest(importlib.import_module("test_mine_views").Mine)
 
     first = digest(VIEW)

@@ -62,7 +62,7 @@ EXAMPLES = [
 
 def run(words: list[str], folder: Path, environment: Mapping[str, str]) -> None:
     """Run a command; the test fails with its output if it does."""
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from flytekit import CronSchedule, LaunchPlan, conditional
+from flytekit import conditional
 
 from tasks.compiled import workflow
 from tasks.lake import open_lake
 from tasks.monitor import Check, report, watch
 from tasks.serving import Deployed, Landing, deploy, land_feedback, roll_back
 from workflows.nightly import nightly
+from workflows.plan import plan
 
 
 @workflow
@@ -83,6 +84,4 @@ def land() -> Landing:
     return land_feedback(lake=open_lake())
 
 
-quarter_hourly_monitor = LaunchPlan.get_or_create(
-    monitor, name="quarter_hourly_monitor", schedule=CronSchedule(schedule="*/15 * * * *"), auto_activate=False
-)
+quarter_hourly_monitor = plan(monitor, name="quarter_hourly_monitor", cron="*/15 * * * *")

@@ -23,6 +23,7 @@ PLANS = {
     "nightly_retrain": ("15 0 * * *", "kickoff"),
     "hourly_materialization": ("40 * * * *", "day"),
     "enrich_new_movies": ("10,30,50 * * * *", "day"),
+    "quarter_hourly_monitor": ("*/15 * * * *", None),
     "weekly_upkeep": ("0 4 * * 0", None),
 }
 

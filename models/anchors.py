@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,19 +12,24 @@ import torch
 from models.features import Encoder
 from models.interactions import (
     DAY_US,
+    Bools,
     Float32s,
     Histories,
     Int64s,
     Interactions,
     instants,
     int64_column,
+    one_instant_each,
     positions,
 )
 from models.ranker import Batch
+from models.sequence import SequenceModel
 from models.signals import Signals, SignalSettings
 
 #: What the ranker is told of a user beside the features; "new" is the last (see Ranker).
-USER_STATE = ["history_items", "days_since_visit", "new"]
+USER_STATE = ["history_items", "days_since_visit", "visiting", "new"]
+#: A user whose newest event is no older than this is in the midst of a visit.
+VISIT_US = 3_600_000_000
 
 
 def training_batches(
@@ -35,56 +41,106 @@ def training_batches(
     *,
     anchors: int,
     horizon_days: float,
+    next_items: int,
+    rng: np.random.Generator,
+    sequence: SequenceModel | None,
 ) -> list[Batch]:
-    """One batch an anchor, the oldest first; anchors with nothing before or no target after them are left out.
+    """A batch of calendar questions an anchor, and `next_items` batches of next-item questions, the oldest first.
 
-    Anchors stand `horizon_days` apart, the last one that long before the newest interaction. At anchor T, signals and
-    histories come from interactions before T. An item's features are those of its last training row before T, a
-    user's are those of the first training row from T on: each row's features were known just before it, so neither
-    knows anything of the targets. Targets are the items known at T that the user met for the first time within the
-    horizon.
+    Anchors stand `horizon_days` apart, the last one that long before the newest interaction; those with nothing before
+    or no target after them are left out. Statistics come from interactions before anchor T alone. An item's features
+    are those of its last training row before T, a user's are those of the first training row from T on: each row's
+    features were known just before it, so neither knows anything of the targets.
+
+    Calendar: the history is that before T, and targets are the items known at T that the user met for the first time
+    within the horizon. Next item: the question is put at the instant of one of the user's interactions within the
+    horizon, drawn by `rng`, with the history before that instant; targets are the new items met at it.
     """
     horizon = int(horizon_days * DAY_US)
-    end = int(log.rated_at[-1]) + 1
     rows = _TrainingRows.of(training_set)
     batches = []
-    for back in range(anchors, 0, -1):
-        at = end - back * horizon
+    for at in range(first_anchor(log, anchors, horizon_days), int(log.rated_at[-1]) + 1, horizon):
         known, window = log.before(at), log.between(at, at + horizon)
         items = known.catalogue()
         window = window.where(positions(items, window.item_ids) >= 0)
         if len(items) < 2 or not len(window):
             continue
-        histories = Histories.before(log, np.unique(window.user_ids), at)
-        seen = histories.seen(items)
-        target = np.zeros_like(seen)
-        target[positions(histories.user_ids, window.user_ids), positions(items, window.item_ids)] = True
-        target &= ~seen
-        some = target.any(axis=1)
-        if not some.any():
-            continue
-        histories = Histories.before(log, histories.user_ids[some], at)
-        user = encode_keyed(user_encoder, training_set, rows.first_of_user(histories.user_ids, at, at + horizon))
-        item = encode_keyed(item_encoder, training_set, rows.last_of_item(items, at))
-        signals = Signals.learn(log, at, settings).of(histories, items, at, settings)
-        batches.append(
-            Batch(
-                _aligned(signals),
-                _aligned(np.concatenate([user, user_state(histories, at)], axis=1)),
-                _aligned(item),
-                torch.from_numpy(target[some]),
-                torch.from_numpy(seen[some]),
+        learned = Signals.learn(log, at, settings)
+        if sequence is not None:
+            sequence.grow(log, at)
+        item = _aligned(encode_keyed(item_encoder, training_set, rows.last_of_item(items, at)))
+        questions = [_calendar(log, window, at), *(_next_item(log, window, rng) for _ in range(next_items))]
+        for question in questions:
+            asked = question.with_targets(log, items)
+            if asked is None:
+                continue
+            histories, target, seen = asked
+            user = encode_keyed(user_encoder, training_set, rows.first_of_user(histories.user_ids, at, at + horizon))
+            signals = all_signals(learned, sequence, histories, items, at, settings)
+            user = np.concatenate([user, user_state(histories)], axis=1)
+            batches.append(
+                Batch(_aligned(signals), _aligned(user), item, torch.from_numpy(target), torch.from_numpy(seen))
             )
-        )
     return batches
 
 
-def user_state(histories: Histories, at: int) -> Float32s:
+def first_anchor(log: Interactions, anchors: int, horizon_days: float) -> int:
+    """The oldest anchor, in microseconds."""
+    return int(log.rated_at[-1]) + 1 - anchors * int(horizon_days * DAY_US)
+
+
+def all_signals(
+    learned: Signals,
+    sequence: SequenceModel | None,
+    histories: Histories,
+    items: Int64s,
+    at: int,
+    settings: SignalSettings,
+) -> Float32s:
+    """What the ranker weighs: float32 [users, items, signals], the transformer's last where there is one."""
+    signals = learned.of(histories, items, at, settings)
+    if sequence is None:
+        return signals
+    return np.concatenate([signals, sequence.scores(histories, items)[:, :, None]], axis=2)
+
+
+class _Question(NamedTuple):
+    """Whose history, and what each then met: int64 [targets], the row in `histories` and the item."""
+
+    histories: Histories
+    row: Int64s
+    items: Int64s
+
+    def with_targets(self, log: Interactions, items: Int64s) -> tuple[Histories, Bools, Bools] | None:
+        """Those users who met something new; their targets and what they had met, bool [users, items]."""
+        seen = self.histories.seen(items)
+        target = np.zeros_like(seen)
+        target[self.row, positions(items, self.items)] = True
+        target &= ~seen
+        some = target.any(axis=1)
+        if not some.any():
+            return None
+        users, asked = self.histories.user_ids[some], self.histories.asked[some]
+        return Histories.before_each(log, users, asked), target[some], seen[some]
+
+
+def _calendar(log: Interactions, window: Interactions, at: int) -> _Question:
+    histories = Histories.before(log, np.unique(window.user_ids), at)
+    return _Question(histories, positions(histories.user_ids, window.user_ids), window.item_ids)
+
+
+def _next_item(log: Interactions, window: Interactions, rng: np.random.Generator) -> _Question:
+    users, asked, row, items = one_instant_each(window, rng)
+    return _Question(Histories.before_each(log, users, asked), row, items)
+
+
+def user_state(histories: Histories) -> Float32s:
     """What the history alone says of a user, each about 0 to 1: float32 [users, len(USER_STATE)]."""
     sizes = histories.sizes()
     new = sizes == 0
-    days = np.where(new, 0.0, (at - np.where(new, at, histories.last_seen())) / DAY_US)
-    columns = [np.log1p(sizes) / 5.0, np.log1p(np.maximum(days, 0.0)) / 5.0, new]
+    days = np.where(new, 0.0, (histories.asked - np.where(new, histories.asked, histories.last_seen())) / DAY_US)
+    visiting = ~new & (days * DAY_US <= VISIT_US)
+    columns = [np.log1p(sizes) / 5.0, np.log1p(np.maximum(days, 0.0)) / 5.0, visiting, new]
     return np.stack(columns, axis=1).astype(np.float32)
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from models.errors import InteractionsError
 from models.interactions import DAY_US, Float32s, Int64s, Interactions, Query, positions
-from models.signals import SignalSettings, ease
+from models.signals import TRANSITION_HALF_LIFE_ITEMS, TRANSITION_STEPS, SignalSettings, ease, transitions
 
 
 @dataclass(frozen=True)
@@ -137,26 +137,16 @@ class SequentialRules:
         cls,
         interactions: pa.Table,
         *,
-        steps: int = 10,
+        steps: int = TRANSITION_STEPS,
         rating_half_life_days: float = 20.0,
-        history_half_life_items: float = 1.0,
+        history_half_life_items: float = TRANSITION_HALF_LIFE_ITEMS,
         popular_days: float = 7.0,
     ) -> SequentialRules:
-        """Weighted sequential rules (Ludewig and Jannach, 2018): each pair of a user's items up to `steps` events
-        apart adds 1 / distance to the weight of the earlier on the later, decayed by the later one's age.
-        """
+        """Weighted sequential rules, see models.signals.transitions."""
         log = _read(interactions)
         items = log.catalogue()
-        by_user = np.argsort(log.user_ids, kind="stable")  # stable keeps time order within a user
-        users, times = log.user_ids[by_user], log.rated_at[by_user]
-        column = positions(items, log.item_ids[by_user])
-        decay = 0.5 ** ((log.rated_at[-1] - times) / DAY_US / rating_half_life_days)
-        weights = np.zeros((len(items), len(items)), dtype=np.float32)
-        for distance in range(1, min(steps, len(log) - 1) + 1):
-            same = users[distance:] == users[:-distance]
-            pairs = (column[:-distance][same], column[distance:][same])
-            np.add.at(weights, pairs, (decay[distance:][same] / distance).astype(np.float32))
-        np.fill_diagonal(weights, 0.0)
+        column = positions(items, log.item_ids)
+        weights = transitions(log, column, len(items), int(log.rated_at[-1]), rating_half_life_days, steps)
         return cls(items, weights, history_half_life_items, Popularity.fit(interactions, last_days=popular_days))
 
     def scores(self, query: Query) -> Float32s:

@@ -69,12 +69,14 @@ class Histories:
 
     `user_ids`: int64 [users]; row r of the flat arrays belongs to user `user_ids[rows[r]]`.
     `rows`, `item_ids`, `rated_at`: int64 [events], sorted by user, then time.
+    `asked`: int64 [users], the instant of each user's question in microseconds since 1970.
     """
 
     user_ids: Int64s
     rows: Int64s
     item_ids: Int64s
     rated_at: Int64s
+    asked: Int64s
 
     @classmethod
     def of(cls, interactions: pa.Table | Interactions, user_ids: Int64s, at: datetime) -> Histories:
@@ -85,11 +87,16 @@ class Histories:
     @classmethod
     def before(cls, log: Interactions, user_ids: Int64s, at: int) -> Histories:
         """As `of`, with the instant in microseconds since 1970."""
-        log = log.before(at)
+        return cls.before_each(log, user_ids, np.full(len(user_ids), at, dtype=np.int64))
+
+    @classmethod
+    def before_each(cls, log: Interactions, user_ids: Int64s, asked: Int64s) -> Histories:
+        """Each user's history strictly before an instant of their own: `asked`, int64 [users], in microseconds."""
         row = positions(user_ids, log.user_ids)
         known = row >= 0
+        known[known] = log.rated_at[known] < asked[row[known]]
         order = np.argsort(row[known], kind="stable")  # stable keeps time order within a user
-        return cls(user_ids, row[known][order], log.item_ids[known][order], log.rated_at[known][order])
+        return cls(user_ids, row[known][order], log.item_ids[known][order], log.rated_at[known][order], asked)
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -120,7 +127,11 @@ class Histories:
         """The histories of users start to stop (exclusive)."""
         low, high = np.searchsorted(self.rows, [start, stop])
         return Histories(
-            self.user_ids[start:stop], self.rows[low:high] - start, self.item_ids[low:high], self.rated_at[low:high]
+            self.user_ids[start:stop],
+            self.rows[low:high] - start,
+            self.item_ids[low:high],
+            self.rated_at[low:high],
+            self.asked[start:stop],
         )
 
 
@@ -150,6 +161,17 @@ class Scorer(Protocol):
     def scores(self, query: Query) -> Float32s:
         """Finite scores, higher is better, comparable within a user only: float32 [users, items]."""
         ...
+
+
+def one_instant_each(window: Interactions, rng: np.random.Generator) -> tuple[Int64s, Int64s, Int64s, Int64s]:
+    """One of each user's interactions, drawn: the users and its instant, int64 [users]; and what was met at that
+    instant: the user's row and the item, int64 [targets]."""
+    order = rng.permutation(len(window))
+    users, first = np.unique(window.user_ids[order], return_index=True)
+    asked = window.rated_at[order[first]]
+    row = positions(users, window.user_ids)
+    same = window.rated_at == asked[row]
+    return users, asked, row[same], window.item_ids[same]
 
 
 def microseconds(at: datetime) -> int:

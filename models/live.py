@@ -17,12 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from models.anchors import USER_STATE
-from models.interactions import DAY_US, Bools, Float32s, Int64s, int64_column, microseconds, positions
+from models.anchors import USER_STATE, VISIT_US
+from models.interactions import DAY_US, Bools, Float32s, Histories, Int64s, int64_column, microseconds, positions
 from models.recommender import Recommender
+from models.signals import TRANSITION_HALF_LIFE_ITEMS
 
 #: Weights of history below this share of the newest item's are left out; float32 can't show them.
 _LEAST = 2.0**-30
+
+_ONE = np.ones(1, dtype=np.int64)
 
 Float64s = npt.NDArray[np.float64]
 
@@ -72,14 +75,16 @@ class LiveScorer:
         # Row: met; column: an item of the catalogue, 0 where the model never met it.
         self._weights = np.zeros((len(signals.items), len(self.item_ids)), dtype=np.float32)
         self._weights[:, self._known] = signals.item_to_item[:, column[self._known]]
+        self._transitions = np.zeros_like(self._weights)
+        self._transitions[:, self._known] = signals.transitions[:, column[self._known]]
         self._counts = np.zeros((len(signals.day_starts), len(self.item_ids)), dtype=np.float32)
         self._counts[:, self._known] = signals.day_counts[:, column[self._known]]
         self._first_met = np.zeros(len(self.item_ids), dtype=np.int64)
         self._first_met[self._known] = signals.first_met[column[self._known]]
         self._row_of = {int(item): row for row, item in enumerate(signals.items)}
         self._column_of = {int(item): place for place, item in enumerate(self.item_ids)}
-        half_life = model.config.history_half_life_items
-        self._decay = 0.5 ** (np.arange(math.ceil(-math.log2(_LEAST) * half_life)) / half_life)
+        self._decay = _decay(model.config.history_half_life_items)
+        self._transition_decay = _decay(TRANSITION_HALF_LIFE_ITEMS)
         self._second, self._now = -1, _Instant(np.zeros((0, 0), np.float32), np.zeros(0, np.float32))
 
     def column(self, item_id: int) -> int | None:
@@ -101,8 +106,12 @@ class LiveScorer:
         now = microseconds(at)
         instant = self._at(now)
         signals = instant.signals.copy()
-        signals[:, 0] = self._item_to_item(history)
-        signals[:, -2] = self._since(int(history.rated_at[-1]) if len(history.rated_at) else None, instant)
+        signals[:, 0] = self._from_history(history, self._decay, self._weights)
+        signals[:, -3] = self._since(int(history.rated_at[-1]) if len(history.rated_at) else None, instant)
+        signals[:, -1] = np.log1p(10 * self._from_history(history, self._transition_decay, self._transitions))
+        if self.model.sequence is not None:
+            one = Histories(_ONE, np.zeros(len(history.item_ids), np.int64), *history, np.array([now]))
+            signals = np.column_stack([signals, self.model.sequence.scores(one, self.item_ids)[0]])
         encoder = self.model.user_encoder
         features = encoder.unknown() if user is None else encoder.encode_values(user)
         row = np.concatenate([features, _state(history, now)])
@@ -126,20 +135,20 @@ class LiveScorer:
         row = self._row_of.get(item_id)
         return None if row is None else self._weights[row].copy()
 
-    def _item_to_item(self, history: History) -> Float32s:
-        newest = history.item_ids[::-1][: len(self._decay)].tolist()
+    def _from_history(self, history: History, decay: Float64s, weights: Float32s) -> Float32s:
+        """The weights of the newest items of the history on each item, added up: float32 [items]."""
+        newest = history.item_ids[::-1][: len(decay)].tolist()
         # Of an item met twice the newest event counts, as the profile of `Signals` has it.
         weight: dict[int, float] = {}
         for rank, item in enumerate(newest):
             row = self._row_of.get(item)
             if row is not None:
-                weight.setdefault(row, float(self._decay[rank]))
+                weight.setdefault(row, float(decay[rank]))
         if not weight:
             return np.zeros(len(self.item_ids), dtype=np.float32)
         rows = np.fromiter(weight, dtype=np.int64, count=len(weight))
-        return np.asarray(
-            np.fromiter(weight.values(), dtype=np.float32, count=len(weight)) @ self._weights[rows], dtype=np.float32
-        )
+        values = np.fromiter(weight.values(), dtype=np.float32, count=len(weight))
+        return np.asarray(values @ weights[rows], dtype=np.float32)
 
     def _since(self, last_seen: int | None, instant: _Instant) -> Float32s:
         """log of 1 + faded ratings of the days that began after the user's last visit."""
@@ -158,12 +167,12 @@ class LiveScorer:
     def _instant(self, at: int) -> _Instant:
         half_lives = self.model.config.popularity_half_lives_days
         age = np.maximum((at - self.model.signals.day_starts) / DAY_US - 0.5, 0.0)
-        signals = np.zeros((len(self.item_ids), len(half_lives) + 4), dtype=np.float32)
+        signals = np.zeros((len(self.item_ids), len(half_lives) + 5), dtype=np.float32)
         for place, half_life in enumerate(half_lives, start=1):
             signals[:, place] = np.log1p((0.5 ** (age / half_life)).astype(np.float32) @ self._counts)
-        signals[:, -3] = np.log1p(self._counts.sum(axis=0))
+        signals[:, -4] = np.log1p(self._counts.sum(axis=0))
         days = np.maximum(at - self._first_met[self._known], 0) / DAY_US
-        signals[self._known, -1] = np.log1p(days)
+        signals[self._known, -2] = np.log1p(days)
         return _Instant(signals, (0.5 ** (age / half_lives[-1])).astype(np.float32))
 
 
@@ -174,10 +183,17 @@ def instant_of(at: int) -> datetime:
 
 def _state(history: History, now: int) -> Float32s:
     """As models.anchors.user_state, for one user."""
-    assert len(USER_STATE) == 3
     count = len(history.item_ids)
-    days = (now - int(history.rated_at[-1])) / DAY_US if count else 0.0
-    return np.array([math.log1p(count) / 5.0, math.log1p(max(days, 0.0)) / 5.0, float(count == 0)], dtype=np.float32)
+    passed = now - int(history.rated_at[-1]) if count else 0
+    visiting = count > 0 and passed <= VISIT_US
+    state = [math.log1p(count) / 5.0, math.log1p(max(passed / DAY_US, 0.0)) / 5.0, float(visiting), float(count == 0)]
+    assert len(state) == len(USER_STATE)
+    return np.array(state, dtype=np.float32)
+
+
+def _decay(half_life_items: float) -> Float64s:
+    """The weight of a history's newest item, of the one before it, and so on: float64 [items that matter]."""
+    return np.asarray(0.5 ** (np.arange(math.ceil(-math.log2(_LEAST) * half_life_items)) / half_life_items))
 
 
 def _array(tensor: object) -> Float32s:

@@ -15,7 +15,16 @@ import pyarrow as pa
 
 from models.errors import EvaluationError
 from models.evaluation import NewestInteractions
-from models.interactions import Histories, Interactions, instants, int64_column
+from models.interactions import (
+    DAY_US,
+    Histories,
+    Interactions,
+    instants,
+    int64_column,
+    microseconds,
+    one_instant_each,
+    positions,
+)
 
 
 def rolling_replay(interactions: pa.Table, *, windows: int, days: int) -> Iterator[NewestInteractions]:
@@ -43,6 +52,29 @@ def rolling_replay(interactions: pa.Table, *, windows: int, days: int) -> Iterat
             continue
 
 
+def next_items(interactions: pa.Table, *, windows: int, days: int, seed: int = 0) -> Iterator[NewestInteractions]:
+    """The same windows and the same models, but each user is asked for in the midst of the window: what next, now?
+
+    One question a user and window, at the instant of one of their interactions, drawn with ``seed``. The history is
+    what the user had met until then, events of the same visit included; the model is that of the window's first day.
+    Targets are the items that the user met at that instant for the first time.
+    """
+    rng = np.random.default_rng(seed)
+    log = Interactions.of(interactions)
+    for test in rolling_replay(interactions, windows=windows, days=days):
+        cutoff = microseconds(test.cutoff)
+        window = log.between(cutoff, cutoff + days * DAY_US)
+        users, asked, row, items = one_instant_each(window, rng)
+        histories = Histories.before_each(log, users, asked)
+        catalogue = np.unique(items)
+        fresh = ~histories.seen(catalogue)[row, np.searchsorted(catalogue, items)]
+        if not fresh.any():
+            continue
+        kept = np.unique(row[fresh])
+        histories = Histories.before_each(log, users[kept], asked[kept])
+        yield NewestInteractions(test.train, histories, positions(kept, row[fresh]), items[fresh], test.cutoff)
+
+
 def time_split(interactions: pa.Table, *, train_share: float = 0.8) -> NewestInteractions:
     """One global split by time: the first ``train_share`` of the interactions train, all that follows tests.
 
@@ -67,7 +99,8 @@ def time_split(interactions: pa.Table, *, train_share: float = 0.8) -> NewestInt
 def leave_last_out(interactions: pa.Table) -> NewestInteractions:
     """Each user's last interaction is the target, all others train; users with one interaction only train.
 
-    The question is put just after the newest interaction of all, as published evaluations do. Of interactions with the
+    Each user is asked at the instant of their last item, by a model made of everybody's other interactions, as
+    published evaluations do. Of interactions with the
     same time the one with the largest item id is the last. A last item that its user had met before is no target.
 
     Raises:
@@ -85,14 +118,15 @@ def leave_last_out(interactions: pa.Table) -> NewestInteractions:
     at = _instant(int(times.max()) + 1) if len(times) else datetime(1970, 1, 1, tzinfo=UTC)
     log = Interactions.of(train)
     target_users, target_items = users[last], items[last]
-    everybody = Histories.of(log, target_users, at)
+    asked = times[last] + 1  # what else came at the very instant of the last item is history
+    everybody = Histories.before_each(log, target_users, asked)
     catalogue = np.unique(target_items)
     fresh = ~everybody.seen(catalogue)[np.arange(len(last)), np.searchsorted(catalogue, target_items)]
     if not fresh.any():
         raise EvaluationError(
             "No user has a last interaction with an item that is new to them.", fix="Give interactions of more items."
         )
-    histories = Histories.of(log, target_users[fresh], at)
+    histories = Histories.before_each(log, target_users[fresh], asked[fresh])
     return NewestInteractions(train, histories, np.arange(int(fresh.sum())), target_items[fresh], at)
 
 

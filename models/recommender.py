@@ -3,8 +3,9 @@ trained on what users did next at earlier instants of the same interactions.
 
 Two stages. `Signals` turns bare interactions into a few numbers a user and item (closed form, no training). `Ranker`
 weighs them together with the features of user and item. To train the ranker without looking ahead, time is cut at
-anchors before the end of the interactions: at each, signals and features are taken as they stood, and the targets are
-the new items that each user met in the days after. Then the signals are learned once more from all interactions.
+anchors before the end of the interactions: at each, signals and features are taken as they stood, and two questions
+are put for each user. What will they meet in the days after? And, at an instant of those days, with the history of
+that instant: what next? Then the signals are learned once more from all interactions.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from models import artifact
-from models.anchors import USER_STATE, encode_keyed, training_batches, user_state
+from models.anchors import USER_STATE, all_signals, encode_keyed, first_anchor, training_batches, user_state
 from models.errors import ArtifactError, InteractionsError
 from models.evaluation import top_k
 from models.features import Encoder, FeatureSpec
 from models.interactions import Float32s, Histories, Int64s, Interactions, Query, int64_column, microseconds, positions
 from models.ranker import Ranker, deterministic, train
+from models.sequence import SequenceConfig, SequenceModel
 from models.signals import Signals, SignalSettings
 
-FORMAT = 1
+FORMAT = 2
 #: Users scored at once; bounds the memory of users x items x inputs.
 USERS_AT_ONCE = 64
 
@@ -66,6 +68,11 @@ class RecommenderConfig(BaseModel):
     learning_rate: float = Field(0.01, gt=0)
     weight_decay: float = Field(1.0, ge=0)
     seed: int = 0
+    next_items: int = Field(1, ge=0)
+    """Questions a user and anchor beside the one at the anchor: what next, in the midst of the days after it?"""
+    sequence: SequenceConfig | None = None
+    """The transformer over histories; None leaves it out. On MovieLens 100K it costs ten times the rest of the
+    training and helps the next item a little, the calendar not at all (docs/benchmarks.md), so it is left out there."""
     threads: int = Field(1, ge=1)
     """CPU threads of the training; one makes the model independent of the machine's cores and, with batches this
     small, is also the fastest on a busy machine. Larger catalogues want more."""
@@ -109,6 +116,7 @@ class Recommender:
     user_encoder: Encoder
     item_encoder: Encoder
     ranker: Ranker
+    sequence: SequenceModel | None = None
 
     @property
     def items(self) -> Int64s:
@@ -123,11 +131,11 @@ class Recommender:
         """
         items, at = query.item_ids(), microseconds(query.at)
         item = torch.from_numpy(self.item_encoder.encode(query.items)).clone()
-        user = _user_rows(self.user_encoder, query.users, query.histories, at)
+        user = _user_rows(self.user_encoder, query.users, query.histories)
         parts = []
         for start in range(0, len(query.histories), USERS_AT_ONCE):
             histories = query.histories.slice(start, start + USERS_AT_ONCE)
-            signals = self.signals.of(histories, items, at, self.config.signals())
+            signals = all_signals(self.signals, self.sequence, histories, items, at, self.config.signals())
             with torch.inference_mode():
                 rows = torch.from_numpy(user[start : start + USERS_AT_ONCE]).clone()
                 parts.append(self.ranker(torch.from_numpy(signals).clone(), rows, item).numpy())
@@ -150,15 +158,19 @@ class Recommender:
             "day_starts": self.signals.day_starts,
             "day_counts": self.signals.day_counts,
             "first_met": self.signals.first_met,
+            "transitions": self.signals.transitions,
         }
         tensors = {f"signals.{name}": torch.from_numpy(value) for name, value in statistics.items()}
         tensors |= {f"ranker.{name}": value for name, value in self.ranker.state_dict().items()}
+        if self.sequence is not None:
+            tensors |= {f"sequence.{name}": value for name, value in self.sequence.tensors().items()}
         description: dict[str, JsonValue] = {
             "format": FORMAT,
             "config": self.config.model_dump(mode="json"),
             "summary": self.summary.model_dump(mode="json"),
             "user_encoder": self.user_encoder.model_dump(mode="json"),
             "item_encoder": self.item_encoder.model_dump(mode="json"),
+            "sequence": self.sequence.description() if self.sequence else None,
         }
         return artifact.write(folder, tensors, description)
 
@@ -175,9 +187,12 @@ class Recommender:
             ranker = _ranker(config, user, item)
             ranker.load_state_dict(_part(tensors, "ranker."))
             signals = Signals(**{name: value.numpy() for name, value in _part(tensors, "signals.").items()})
+            grown, sequence = described["sequence"], None
+            if config.sequence is not None and isinstance(grown, dict):
+                sequence = SequenceModel.of(config.sequence, _part(tensors, "sequence."), grown)
         except (ValidationError, KeyError, TypeError, RuntimeError) as error:
             raise ArtifactError.damaged(str(folder), f"its parts do not fit together ({error})") from None
-        return cls(config, summary, signals, user, item, ranker.eval())
+        return cls(config, summary, signals, user, item, ranker.eval(), sequence)
 
 
 def fit(
@@ -207,6 +222,7 @@ def fit(
     user_encoder = Encoder.learn(config.user_features, training_set, "users")
     item_encoder = Encoder.learn(config.item_features, training_set, "items")
     with deterministic(config.seed, config.threads):
+        sequence = _sequence(config, log, warm_start)
         batches = training_batches(
             log,
             training_set,
@@ -215,7 +231,12 @@ def fit(
             config.signals(),
             anchors=config.anchors,
             horizon_days=config.horizon_days,
+            sequence=sequence,
+            next_items=config.next_items,
+            rng=np.random.default_rng(config.seed),
         )
+        if sequence is not None:
+            sequence.grow(log, int(log.rated_at[-1]) + 1)
         ranker = _ranker(config, user_encoder, item_encoder)
         warm = False
         losses: list[float] = []
@@ -240,18 +261,28 @@ def fit(
         losses=tuple(losses),
         warm_start=warm,
     )
-    return Recommender(config, summary, signals, user_encoder, item_encoder, ranker.eval())
+    return Recommender(config, summary, signals, user_encoder, item_encoder, ranker.eval(), sequence)
+
+
+def _sequence(config: RecommenderConfig, log: Interactions, warm_start: Recommender | None) -> SequenceModel | None:
+    """The transformer before it has learned of this run's anchors, with the earlier one's stem where that fits."""
+    if config.sequence is None:
+        return None
+    made = SequenceModel(config.sequence, log.catalogue())
+    if warm_start is not None and warm_start.sequence is not None:
+        made.adopt(warm_start.sequence, first_anchor(log, config.anchors, config.horizon_days))
+    return made
 
 
 def _ranker(config: RecommenderConfig, user: Encoder, item: Encoder) -> Ranker:
-    names = config.signals().names()
+    names = config.signals().names() + (["sequence"] if config.sequence else [])
     return Ranker(names, [*user.names(), *USER_STATE], item.names(), hidden=config.hidden, factors=config.factors)
 
 
-def _user_rows(encoder: Encoder, users: pa.Table, histories: Histories, at: int) -> Float32s:
+def _user_rows(encoder: Encoder, users: pa.Table, histories: Histories) -> Float32s:
     """Encoded features and state of the histories' users: float32 [users, encoded]."""
     row = positions(int64_column(users, "user_id", "users"), histories.user_ids)
-    return np.concatenate([encode_keyed(encoder, users, row), user_state(histories, at)], axis=1)
+    return np.concatenate([encode_keyed(encoder, users, row), user_state(histories)], axis=1)
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -13,6 +13,11 @@ import torch
 
 from models.interactions import DAY_US, Float32s, Histories, Int64s, Interactions, positions
 
+#: Events of one user up to so many apart make a transition, and the newest item of a history weighs twice the one
+#: before it.
+TRANSITION_STEPS = 10
+TRANSITION_HALF_LIFE_ITEMS = 1.0
+
 #: Days of ratings kept a day each; all older ones share one row.
 DAYS_KEPT = 120
 
@@ -29,7 +34,7 @@ class SignalSettings:
     def names(self) -> list[str]:
         """The signals, in the order of the last axis of `Signals.of`."""
         recent = [f"popularity_{days:g}d" for days in self.popularity_half_lives_days]
-        return ["item_to_item", *recent, "popularity", "since_last_visit", "age_days"]
+        return ["item_to_item", *recent, "popularity", "since_last_visit", "age_days", "transitions"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Signals:
     `items`: int64 [catalogue]. `item_to_item`: float32 [catalogue, catalogue], row = met, column = scored.
     `day_starts`: int64 [days], microseconds, ascending, the first standing for all that is older.
     `day_counts`: float32 [days, catalogue], ratings. `first_met`: int64 [catalogue], microseconds.
+    `transitions`: float32 [catalogue, catalogue], how often the column's item came soon after the row's.
     """
 
     items: Int64s
@@ -46,6 +52,7 @@ class Signals:
     day_starts: Int64s
     day_counts: Float32s
     first_met: Int64s
+    transitions: Float32s
 
     @classmethod
     def learn(cls, log: Interactions, at: int, settings: SignalSettings) -> Signals:
@@ -60,39 +67,45 @@ class Signals:
         np.add.at(counts, (day, column), 1)
         first = np.full(len(items), np.iinfo(np.int64).max, dtype=np.int64)
         np.minimum.at(first, column, known.rated_at)
-        return cls(items, weights, (newest - DAYS_KEPT + np.arange(DAYS_KEPT + 1)) * DAY_US, counts, first)
+        after = transitions(known, column, len(items), at, settings.rating_half_life_days)
+        starts = (newest - DAYS_KEPT + np.arange(DAYS_KEPT + 1)) * DAY_US
+        return cls(items, weights, starts, counts, first, after)
 
     def of(self, histories: Histories, items: Int64s, at: int, settings: SignalSettings) -> Float32s:
         """Every signal of every user and item: float32 [users, items, signals], finite.
 
         item_to_item: EASE score of the history, the newest items weighing most. popularity_*: log of 1 + ratings,
         decayed by age. since_last_visit: log of 1 + recent ratings since the user's last visit: what the user cannot
-        have met before. age_days: log of 1 + days since the item's first rating. An item that nobody has met has 0
-        in all: no popularity, and brand new.
+        have met before. age_days: log of 1 + days since the item's first rating. transitions: log of 1 + 10 times what
+        came soon after the newest items of the history for others. An item that nobody has met has 0 in all: no
+        popularity, and brand new.
         """
         column = positions(self.items, items)
         known = column >= 0
         out = np.zeros((len(histories), len(items), len(settings.names())), dtype=np.float32)
         spread = out[:, known]
         column = column[known]
-        spread[:, :, 0] = _product(self._profile(histories, settings), self.item_to_item)[:, column]
+        profile = self._profile(histories, settings.history_half_life_items)
+        spread[:, :, 0] = _product(profile, self.item_to_item)[:, column]
         age = np.maximum((at - self.day_starts) / DAY_US - 0.5, 0.0)  # of the middle of the day
         for place, half_life in enumerate(settings.popularity_half_lives_days, start=1):
             recent = (0.5 ** (age / half_life)).astype(np.float32) @ self.day_counts
             spread[:, :, place] = np.log1p(recent)[column]
-        spread[:, :, -3] = np.log1p(self.day_counts.sum(axis=0))[column]
+        spread[:, :, -4] = np.log1p(self.day_counts.sum(axis=0))[column]
         after = self.day_starts[None, :] > histories.last_seen()[:, None]
         fading = 0.5 ** (age / settings.popularity_half_lives_days[-1])
-        spread[:, :, -2] = np.log1p(_product((after * fading).astype(np.float32), self.day_counts))[:, column]
-        spread[:, :, -1] = np.log1p(np.maximum(at - self.first_met, 0) / DAY_US)[column]
+        spread[:, :, -3] = np.log1p(_product((after * fading).astype(np.float32), self.day_counts))[:, column]
+        spread[:, :, -2] = np.log1p(np.maximum(at - self.first_met, 0) / DAY_US)[column]
+        newest = self._profile(histories, TRANSITION_HALF_LIFE_ITEMS)
+        spread[:, :, -1] = np.log1p(10 * _product(newest, self.transitions)[:, column])
         out[:, known] = spread
         return out
 
-    def _profile(self, histories: Histories, settings: SignalSettings) -> Float32s:
+    def _profile(self, histories: Histories, half_life_items: float) -> Float32s:
         """Each user's history as weights over the catalogue: float32 [users, catalogue]."""
         column = positions(self.items, histories.item_ids)
         met = column >= 0
-        weight = 0.5 ** (histories.ranks() / settings.history_half_life_items)
+        weight = 0.5 ** (histories.ranks() / half_life_items)
         profile = np.zeros((len(histories), len(self.items)), dtype=np.float32)
         profile[histories.rows[met], column[met]] = weight[met]
         return profile
@@ -114,6 +127,24 @@ def ease(known: Interactions, column: Int64s, items: int, at: int, settings: Sig
     weights = -precision / torch.diag(precision)
     # The inverse comes column by column; stored models come row by row, and the layout shows in the last bit of a sum.
     return np.asarray(weights.fill_diagonal_(0.0).contiguous().numpy(), dtype=np.float32)
+
+
+def transitions(
+    known: Interactions, column: Int64s, items: int, at: int, half_life_days: float, steps: int = TRANSITION_STEPS
+) -> Float32s:
+    """Weights of sequential rules (Ludewig and Jannach, 2018): each pair of a user's items up to `steps` events apart
+    adds 1 / distance to the weight of the earlier on the later, decayed by the later one's age: float32 [items, items].
+    """
+    by_user = np.argsort(known.user_ids, kind="stable")  # stable keeps time order within a user
+    users, of = known.user_ids[by_user], column[by_user]
+    decay = 0.5 ** ((at - known.rated_at[by_user]) / DAY_US / half_life_days)
+    weights = torch.zeros(items, items).numpy()
+    for distance in range(1, min(steps, len(known) - 1) + 1):
+        same = users[distance:] == users[:-distance]
+        pairs = (of[:-distance][same], of[distance:][same])
+        np.add.at(weights, pairs, (decay[distance:][same] / distance).astype(np.float32))
+    np.fill_diagonal(weights, 0.0)
+    return np.asarray(weights, dtype=np.float32)
 
 
 def _product(left: Float32s, right: Float32s) -> Float32s:

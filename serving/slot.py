@@ -225,6 +225,7 @@ class Slot:
             np.repeat(np.arange(len(rows)), [len(kept) for kept in rows]),
             np.concatenate([history.item_ids[kept] for kept in rows]),
             np.concatenate([history.rated_at[kept] for kept in rows]),
+            np.full(len(rows), microseconds(at), dtype=np.int64),
         )
         scores = self._query_scores(histories, places, user, at)
         drop = scores[0] - scores[1:]

@@ -6,16 +6,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from models.interactions import Histories, Interactions, Query
+from models.interactions import Histories, Interactions, Query, microseconds
 from models.live import History, LiveScorer
 from models.recommender import Recommender, fit
+from tests.models.test_sequence import TINY
 
 AT_DAY = 79.5
 
 
-@pytest.fixture(scope="module")
-def model(world) -> Recommender:
-    return fit(world.interactions, world.training_set, config=world.config)
+@pytest.fixture(scope="module", params=["closed form", "transformer"])
+def model(world, request: pytest.FixtureRequest) -> Recommender:
+    config = world.config
+    if request.param == "transformer":
+        config = config.model_copy(update={"sequence": TINY, "epochs": 2})
+    return fit(world.interactions, world.training_set, config=config)
 
 
 def live_history(histories: Histories, row: int) -> History:
@@ -54,7 +58,7 @@ def test_an_item_met_twice_counts_by_its_newest_event(world, model: Recommender)
     ids = np.array([item, int(log.item_ids[-1]), item])
     at = world.day(AT_DAY)
     times = np.array([1, 2, 3]) + int(log.rated_at[0])
-    histories = Histories(np.array([5]), np.zeros(3, dtype=np.int64), ids, times)
+    histories = Histories(np.array([5]), np.zeros(3, dtype=np.int64), ids, times, np.array([microseconds(at)]))
     expected = model.scores(Query(histories, world.users.slice(0, 0), world.items, at))[0]
     got = LiveScorer(model, world.items).scores(History(ids, times), None, at)
     np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-5)

@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lock benchmark clean
+.PHONY: help setup demo test lint docs api lock benchmark clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11) $(shell command -v python3.12) python3)
 BIN := .venv/bin
@@ -49,6 +49,13 @@ lint: .venv/.installed ## ruff, mypy --strict, the import layers
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+docs: .venv/.installed ## build the documentation's site into build/site (strict: a link that leads nowhere ends it)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "Site: build/site/index.html"
+
+api: .venv/.installed ## write the list of the public interface, docs/api.txt, anew; a test compares it with the sources
+	@$(BIN)/python docs/api.py --write
 
 lock: ## resolve the environment anew into requirements.lock (hashes, no index)
 	@$(BIN)/uv pip compile pyproject.toml --extra all --extra dev --universal --python-version 3.11 \

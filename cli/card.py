@@ -1,4 +1,4 @@
-"""What is known of a model? ``millrace card`` writes it out of the ledger, ``millrace approve`` adds a person's word."""
+"""What is known of a model? ``millrace card`` writes it out of the ledger, ``millrace approve`` adds to it."""
 
 from __future__ import annotations
 

@@ -215,7 +215,8 @@ _GROUPS = (
 _GATES = ("Each condition of promotion, with the numbers that decided. No person has to agree.",)
 _METRICS = (
     "The main metric weighs a hit by its place in the list, because a reader begins at the top; recall and the "
-    "reciprocal rank stand beside it. All of them count only what people rated, and so say nothing of what they were never shown.",
+    "reciprocal rank stand beside it. All of them count only what people rated, and "
+    "so say nothing of what they were never shown.",
     "Baselines are what people would pick instead: popularity, recent popularity, neighbours, a linear model.",
 )
 _SECURITY = (

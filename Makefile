@@ -52,7 +52,7 @@ lint: .venv/.installed ## ruff, mypy --strict, the import layers
 
 docs: .venv/.installed ## build the documentation's site into build/site (strict: a link that leads nowhere ends it)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
-	@echo "Site: build/site/index.html"
+	@echo "Site:   $(BIN)/python -m http.server -d build/site 8000   and open http://127.0.0.1:8000/ (as plain files, all but the search works)"
 
 api: .venv/.installed ## write the list of the public interface, docs/api.txt, anew; a test compares it with the sources
 	@$(BIN)/python docs/api.py --write

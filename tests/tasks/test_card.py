@@ -12,12 +12,14 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mlflow import MlflowClient
 
 from cli.main import main
 from features.drift import DriftRow
 from lakehouse import Lakehouse
 from lakehouse.ledger import Approval, Cost, Decision, Deployment, LlmCost, Metric, Promotion, Publication, Run
 from models.errors import RegistryError
+from models.registry import REGISTERED_MODEL, quiet_mlflow, tracking_uri
 from tasks.card import as_html, as_json, as_text, model_card, technical_file
 from tasks.card.facts import Document, Fact, Section, Source, check, cite
 from tasks.errors import UnsourcedError
@@ -274,6 +276,19 @@ def test_no_champion_and_no_run_are_said_so(lake: Lakehouse) -> None:
     lake.ledger.append([promotion()])
     with pytest.raises(UnsourcedError, match="No run in the ledger made model version 1"):
         model_card(lake)
+
+
+def test_a_version_that_the_gates_refused_has_a_card_too(lake: Lakehouse) -> None:
+    with quiet_mlflow():
+        client = MlflowClient(tracking_uri=tracking_uri())
+        client.create_registered_model(REGISTERED_MODEL)
+        client.create_model_version(REGISTERED_MODEL, source="models/x", tags={"model_digest": "ee" * 32})
+    lake.ledger.append([run(1, "ee" * 32)])
+    document = model_card(lake, "1")
+    assert "never became champion" in as_text(document)
+    assert document.facts()[0].value == "ee" * 32
+    with pytest.raises(RegistryError):
+        model_card(lake, "2")
 
 
 def test_what_a_person_said_is_recorded_and_shown(recorded: Lakehouse) -> None:

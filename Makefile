@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs api lock benchmark clean
+.PHONY: help setup demo test lint docs api pictures lock benchmark clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11) $(shell command -v python3.12) python3)
 BIN := .venv/bin
@@ -56,6 +56,9 @@ docs: .venv/.installed ## build the documentation's site into build/site (strict
 
 api: .venv/.installed ## write the list of the public interface, docs/api.txt, anew; a test compares it with the sources
 	@$(BIN)/python docs/api.py --write
+
+pictures: .venv/.installed ## draw the documents' pictures anew from the newest run (after make demo; needs Chromium)
+	@$(BIN)/python docs/pictures.py
 
 lock: ## resolve the environment anew into requirements.lock (hashes, no index)
 	@$(BIN)/uv pip compile pyproject.toml --extra all --extra dev --universal --python-version 3.11 \

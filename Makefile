@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lock benchmark clean
+.PHONY: help setup demo test lint docs api pictures lock benchmark clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11) $(shell command -v python3.12) python3)
 BIN := .venv/bin
@@ -49,6 +49,16 @@ lint: .venv/.installed ## ruff, mypy --strict, the import layers
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+docs: .venv/.installed ## build the documentation's site into build/site (strict: a link that leads nowhere ends it)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "Site:   $(BIN)/python -m http.server -d build/site 8000   and open http://127.0.0.1:8000/ (as plain files, all but the search works)"
+
+api: .venv/.installed ## write the list of the public interface, docs/api.txt, anew; a test compares it with the sources
+	@$(BIN)/python docs/api.py --write
+
+pictures: .venv/.installed ## draw the documents' pictures anew from the newest run (after make demo; needs Chromium)
+	@$(BIN)/python docs/pictures.py
 
 lock: ## resolve the environment anew into requirements.lock (hashes, no index)
 	@$(BIN)/uv pip compile pyproject.toml --extra all --extra dev --universal --python-version 3.11 \

@@ -33,6 +33,8 @@ VERBS = {
     "replay": "cli.replay",
     "backfill": "cli.backfill",
     "cost": "cli.cost",
+    "card": "cli.card",
+    "approve": "cli.card",
     "llm": "cli.llm",
     "serve": "cli.serve",
     "deploy": "cli.deploy",

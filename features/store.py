@@ -105,7 +105,10 @@ class FeatureStore:
             type its row model declares; null where nothing was known.
 
         Raises:
-            UnknownViewError, UnknownFeatureError, EntityColumnsError, NaiveTimestampError.
+            UnknownViewError: no view of that name is registered.
+            UnknownFeatureError: the view has no feature of that name.
+            EntityColumnsError: a key column or the instant is missing from the entities.
+            NaiveTimestampError: an instant has no time zone.
         """
         pins = self._pins_of(list(dict.fromkeys(view.partition(":")[0] for view in views)))
         references = _references(pins)
@@ -160,7 +163,8 @@ class FeatureStore:
             features: the features wanted of each view; by default all.
 
         Raises:
-            UnknownViewError, UnknownFeatureError.
+            UnknownViewError: no view of that name is registered.
+            UnknownFeatureError: the view has no feature of that name.
         """
         return OnlineReader(self._tables, self._pins_of(views), features)
 
@@ -172,7 +176,9 @@ class FeatureStore:
             views: names of registered views, each materialized.
 
         Raises:
-            UnknownViewError, EntityColumnsError, NotMaterializedError.
+            UnknownViewError: no view of that name is registered.
+            EntityColumnsError: a key column or the instant is missing from the entities.
+            NotMaterializedError: the view has no online rows yet.
         """
         pins = self._pins_of(views)
         keys = _check_entities(entities, pins, [])

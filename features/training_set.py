@@ -221,7 +221,11 @@ def build(parts: Sequence[Part], parent: Path) -> TrainingSet:
     """Make a training set; its files lie in a folder of ``parent`` that is named by their digest.
 
     Raises:
-        EntityColumnsError, NaiveTimestampError, TrainingSetError, UnknownVersionError, StorageError.
+        EntityColumnsError: a key column or the instant is missing from the entities.
+        NaiveTimestampError: an instant has no time zone.
+        TrainingSetError: the parts don't go together, or a source has changed.
+        UnknownVersionError: a pinned version is gone.
+        StorageError: a file can't be read or written.
     """
     from features.store import FeatureStore
 

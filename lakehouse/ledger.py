@@ -185,6 +185,18 @@ class Deployment(Table, name="deployments"):
     acted_at: Annotated[datetime, EventTime()]
 
 
+class Approval(Table, name="approvals"):
+    """What one person said of one model version; the newest row of a version and person counts."""
+
+    approval_id: Annotated[str, Key(), Field(description="Registry version and instant, as version/instant.")]
+    model_version: Annotated[int, Field(ge=1, description="Registry version.")]
+    model_digest: Annotated[str, Field(description="SHA-256 over the model's files.")]
+    approved: Annotated[bool, Field(description="Whether the person agrees that it is used.")]
+    by: Annotated[str, Field(min_length=1, max_length=100, description="Who, as they named themselves.")]
+    note: Annotated[str, Field(max_length=1000, description="Why, or on what condition.")]
+    approved_at: Annotated[datetime, EventTime(), Field(description="When it was said (UTC).")]
+
+
 class PinRecord(Table, name="pins"):
     """One version that somebody asked to keep, or let go again; the newest row of a version and holder counts."""
 
@@ -269,6 +281,7 @@ SYSTEM_TABLES: dict[str, type[Table]] = {
         Promotion,
         Run,
         Deployment,
+        Approval,
         PinRecord,
         Maintenance,
         Erasure,

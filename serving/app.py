@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from lakehouse.errors import MillraceError
 from models.errors import ArtifactError, RegistryAwayError, RegistryError
+from models.use import intended_use
 from serving.errors import NotReadyError, RequestRefusedError
 from serving.page import page, policy
 from serving.schemas import (
@@ -69,6 +70,7 @@ def create_app(service: Service, *, api_key: str | None, admin_key: str | None, 
     app = FastAPI(
         title="Millrace",
         summary="Recommendations, reasons and feedback.",
+        description=intended_use().markdown(),
         version="1",
         lifespan=lifespan,
         docs_url=None,  # its page loads scripts from elsewhere; the document itself is at /openapi.json

@@ -42,7 +42,8 @@ class Client:
 
     Args:
         url: where it listens; default: MILLRACE_SERVING_URL.
-        api_key, admin_key: default: as the settings have them.
+        api_key: default: as the settings have it.
+        admin_key: for the deployment verbs; default: as the settings have it.
         timeout: seconds that an answer may take; staging a model takes some.
     """
 

@@ -6,13 +6,25 @@ import base64
 import hashlib
 import re
 from functools import lru_cache
+from html import escape
 from pathlib import Path
+
+from models.use import intended_use
+
+#: Where the page wants the text of models/use/intended_use.txt.
+_USE = "<!-- intended use -->"
 
 
 @lru_cache(maxsize=1)
 def page() -> str:
-    """The page."""
-    return (Path(__file__).parent / "page.html.j2").read_text(encoding="utf-8")
+    """The page, with what the recommender is for and what not."""
+    text = (Path(__file__).parent / "page.html.j2").read_text(encoding="utf-8")
+    use = "".join(
+        f"<h2>{escape(heading)}</h2><ul>{''.join(f'<li>{escape(one)}</li>' for one in sentences)}</ul>"
+        for heading, sentences in intended_use().parts()
+    )
+    assert _USE in text
+    return text.replace(_USE, use)
 
 
 @lru_cache(maxsize=1)

@@ -68,6 +68,47 @@ class ReplayError(MillraceError):
         return cls(f"{task} can't be replayed by itself: {reason}.", fix="Replay the whole run, without --step.")
 
 
+class UnsourcedError(MillraceError):
+    """A document says a number that no row of the ledger has."""
+
+    code = "MR-UNSOURCED"
+
+    @classmethod
+    def no_source(cls, label: str, value: object) -> UnsourcedError:
+        return cls(
+            f"The document says {value!r} of {label!r} and cites no row of the ledger.",
+            fix="Cite the row and column that the value comes from, or leave it out.",
+        )
+
+    @classmethod
+    def no_row(cls, label: str, source: str) -> UnsourcedError:
+        return cls(
+            f"The document cites {source} for {label!r}, and the ledger has no such value.",
+            fix="Cite a row that is there; `millrace sql` shows the ledger's tables.",
+        )
+
+    @classmethod
+    def differs(cls, label: str, source: str, said: object, stored: object) -> UnsourcedError:
+        return cls(
+            f"The document says {said!r} of {label!r}, and {source} says {stored!r}.",
+            fix="Make the document anew from the ledger; a value is never typed in.",
+        )
+
+    @classmethod
+    def prose(cls, text: str) -> UnsourcedError:
+        return cls(
+            f"The document's text {text[:60]!r} holds a number, which has no source row.",
+            fix="Cite the number as a fact, or write the text without it.",
+        )
+
+    @classmethod
+    def no_run(cls, version: int, digest: str) -> UnsourcedError:
+        return cls(
+            f"No run in the ledger made model version {version} (digest {digest[:12]}).",
+            fix="Ask the lake whose nightly job registered it, or name another version.",
+        )
+
+
 class BackfillError(MillraceError):
     """Nights can't be made up for."""
 

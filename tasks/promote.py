@@ -103,7 +103,9 @@ def judge(training_set: TrainingSet, model: Model, comparison: Comparison, views
             f"{gap.limit:.2f} must be within reach."
             if gap.worst != gap.best
             else "Fewer than two groups have users enough to be compared.",
-            inputs={"ratio": gap.ratio, "low": gap.low, "high": gap.high, "limit": gap.limit},
+            inputs={"ratio": gap.ratio, "low": gap.low, "high": gap.high, "limit": gap.limit}
+            | {f"{METRIC} of {g.group}": g.value for g in comparison.groups if g.attribute == gap.attribute}
+            | {f"users of {g.group}": float(g.users) for g in comparison.groups if g.attribute == gap.attribute},
         )
         for gap in comparison.disparities
     ]

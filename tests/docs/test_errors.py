@@ -100,7 +100,7 @@ from serving.errors import (
     ServingConfigError,
     UnknownItemError,
 )
-from tasks.errors import BackfillError, NotRecordedError, ReplayError
+from tasks.errors import BackfillError, NotRecordedError, ReplayError, UnsourcedError
 
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
 
@@ -226,6 +226,7 @@ EXAMPLES: dict[str, MillraceError | Callable[[Path, pytest.MonkeyPatch], None]] 
     "MR-INIT": InitError.not_a_name("My-Project"),
     "MR-REPLAY": ReplayError.code_lost("7bbf05385862f06a", "6e983d0c+"),
     "MR-BACKFILL": BackfillError.failed(date(1998, 4, 21), 1, 1, 3),
+    "MR-UNSOURCED": UnsourcedError.no_source("NDCG@10", 0.262),
     "MR-BUDGET": BudgetError.exceeded(412.0, 300.0, 3, 10),
     "MR-NOT-RECORDED": NotRecordedError.task("trian", ["tasks.train.compare", "tasks.train.train"]),
     "MR-LLM-PROMPT": PromptTemplateError.unknown_fields("movie_card.txt", ["plot"], ["item_id", "title", "genres"]),

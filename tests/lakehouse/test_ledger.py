@@ -61,7 +61,17 @@ def test_a_system_table_is_an_ordinary_delta_table_in_its_contracts_schema(lake:
 
 
 def test_every_system_table_is_found_by_its_name(lake: Lakehouse) -> None:
-    data = {"publications", "metrics", "decisions", "costs", "llm_costs", "promotions", "runs", "deployments"}
+    data = {
+        "publications",
+        "metrics",
+        "decisions",
+        "costs",
+        "llm_costs",
+        "promotions",
+        "runs",
+        "deployments",
+        "approvals",
+    }
     upkeep = {"pins", "maintenance", "erasures", "tags", "quarantine_fates"}
     assert set(SYSTEM_TABLES) == data | upkeep
     assert all(lake.is_system(name) for name in SYSTEM_TABLES)
@@ -205,5 +215,6 @@ AT_FIRST = {
         "llm_cost_id execution component model model_digest asked reused failed tokens_in tokens_out "
         "start_seconds generate_seconds watt_hours money currency price_table asked_at"
     ),
+    "approvals": "approval_id model_version model_digest approved by note approved_at",
     "deployments": ("deployment_id act slot model_version model_digest features replaced reason inputs acted_at"),
 }

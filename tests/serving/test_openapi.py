@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from models.use import intended_use
 from tests.serving.conftest import ADMIN_KEY, API_KEY, Running, Serve
 
 #: What the document can't know: /explain has no model here, /metrics is no JSON.
@@ -62,6 +63,7 @@ def document(running: Running, folder: Path) -> Path:
 
 def test_the_document_has_examples_keys_and_the_form_of_every_refusal(running: Running, tmp_path: Path) -> None:
     found = json.loads(document(running, tmp_path).read_text())
+    assert found["info"]["description"] == intended_use().markdown()
     for path in ("/recommend", "/similar", "/explain", "/feedback", "/admin/stage"):
         operation = found["paths"][path]["post"]
         name = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from flytekit.core.local_cache import LocalTaskCache
 from features.training_set import Part, Pin
 from lakehouse import Lakehouse
 from lakehouse.ledger import Promotion
-from models.fairness import Disparity
+from models.fairness import Disparity, GroupScore
 from models.recommender import RecommenderConfig, fit
 from models.registry import REGISTERED_MODEL, tracking_uri
 from tasks.decide import Champion
@@ -143,6 +144,21 @@ def test_a_model_that_is_slow_or_large_is_refused(refused: Refused, monkeypatch:
     monkeypatch.setattr("tasks.promote.MAX_MILLISECONDS", 0.0)
     monkeypatch.setattr("tasks.promote.MAX_MEBIBYTES", 0.0001)
     assert refused(comparison(0.26)) == ["latency", "size"]
+
+
+def test_a_fairness_gate_gives_each_groups_value_and_size_of_its_attribute_alone(judged: Judged) -> None:
+    gap = {"attribute": "gender", "worst": "F", "best": "M", "ratio": 0.9, "low": 0.7, "high": 1.1, "limit": 0.8}
+    group = partial(GroupScore, judged=True)
+    groups = [
+        group(attribute="gender", group="F", users=25, value=0.24),
+        group(attribute="gender", group="M", users=70, value=0.27),
+        group(attribute="age", group="25-39", users=40, value=0.25),
+    ]
+    verdict = comparison(0.25, disparity=Disparity(**gap, fair=True)).model_copy(update={"groups": groups})
+    assert judged(verdict)["fair by gender"].inputs == pytest.approx(
+        {"ratio": 0.9, "low": 0.7, "high": 1.1, "limit": 0.8}
+        | {"NDCG@10 of F": 0.24, "NDCG@10 of M": 0.27, "users of F": 25, "users of M": 70}
+    )
 
 
 def test_each_gate_gives_its_numbers(judged: Judged) -> None:

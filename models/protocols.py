@@ -16,7 +16,6 @@ import pyarrow as pa
 from models.errors import EvaluationError
 from models.evaluation import NewestInteractions
 from models.interactions import (
-    DAY_US,
     Histories,
     Interactions,
     instants,
@@ -59,20 +58,28 @@ def next_items(interactions: pa.Table, *, windows: int, days: int, seed: int = 0
     what the user had met until then, events of the same visit included; the model is that of the window's first day.
     Targets are the items that the user met at that instant for the first time.
     """
-    rng = np.random.default_rng(seed)
+    for number, test in enumerate(rolling_replay(interactions, windows=windows, days=days)):
+        asked = next_item(interactions, test, test.cutoff + timedelta(days=days), seed=seed + number)
+        if asked is not None:
+            yield asked
+
+
+def next_item(
+    interactions: pa.Table, test: NewestInteractions, until: datetime, *, seed: int = 0
+) -> NewestInteractions | None:
+    """One window of `next_items`: the users of ``test``, asked between its cutoff and ``until``; None where nobody met
+    anything new at the instant that was drawn for them."""
     log = Interactions.of(interactions)
-    for test in rolling_replay(interactions, windows=windows, days=days):
-        cutoff = microseconds(test.cutoff)
-        window = log.between(cutoff, cutoff + days * DAY_US)
-        users, asked, row, items = one_instant_each(window, rng)
-        histories = Histories.before_each(log, users, asked)
-        catalogue = np.unique(items)
-        fresh = ~histories.seen(catalogue)[row, np.searchsorted(catalogue, items)]
-        if not fresh.any():
-            continue
-        kept = np.unique(row[fresh])
-        histories = Histories.before_each(log, users[kept], asked[kept])
-        yield NewestInteractions(test.train, histories, positions(kept, row[fresh]), items[fresh], test.cutoff)
+    window = log.between(microseconds(test.cutoff), microseconds(until))
+    users, asked, row, items = one_instant_each(window, np.random.default_rng(seed))
+    histories = Histories.before_each(log, users, asked)
+    catalogue = np.unique(items)
+    fresh = ~histories.seen(catalogue)[row, np.searchsorted(catalogue, items)]
+    if not fresh.any():
+        return None
+    kept = np.unique(row[fresh])
+    histories = Histories.before_each(log, users[kept], asked[kept])
+    return NewestInteractions(test.train, histories, positions(kept, row[fresh]), items[fresh], test.cutoff)
 
 
 def time_split(interactions: pa.Table, *, train_share: float = 0.8) -> NewestInteractions:

@@ -22,9 +22,11 @@ from tasks.show import show
 from tasks.typed import task
 
 if TYPE_CHECKING:
-    from models.evaluation import NewestInteractions
-    from models.interactions import Query, Scorer
+    from models.evaluation import Float64s, NewestInteractions
+    from models.interactions import Float32s, Int64s, Query, Scorer
 
+#: What comes next in the midst of the window: each user is asked at an instant of it, with the history of that instant.
+NEXT_ITEM = "next item NDCG@10"
 #: Users shown in the report with what they would be recommended.
 EXAMPLE_USERS = 3
 #: Where the groups by age, in years, and by ratings given begin.
@@ -86,7 +88,8 @@ class Comparison(BaseModel):
         window_from, window_to: the test's interval.
         targets: interactions to find.
         scores: a row a contender and metric; ``challenger``, ``champion`` (if there is one) and the baselines.
-        against_champion: challenger minus champion in NDCG@10, paired by user; empty without a champion.
+        against_champion: challenger minus champion, paired by user, in NDCG@10 and then in that of the next item;
+            empty without a champion.
         groups: NDCG@10 of the challenger (of the champion where nothing was trained) by group of users.
         disparities: how far the groups of each attribute lie apart.
         lists: what each contender's lists are like beside accurate, by contender.
@@ -174,8 +177,9 @@ class _Test(NamedTuple):
 def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[str, Scorer]) -> Comparison:
     from models.baselines import Ease, ItemKnn, Popularity, SequentialRules
     from models.beyond_accuracy import list_quality
-    from models.evaluation import NewestInteractions, evaluate, interval, ndcg_and_recall
+    from models.evaluation import NewestInteractions, evaluate, interval
     from models.fairness import by_group
+    from models.protocols import next_item
 
     newest = NewestInteractions.split(training_set.read("interactions"), training_set.cutoff, training_set.until)
     test = _Test(newest, newest.query(training_set.read("users"), training_set.read("items")))
@@ -194,12 +198,16 @@ def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[st
         for name, matrix in scores.items()
         for e in evaluate(matrix, newest, items)
     ]
-    relevant, seen, counts = newest.relevant(items), newest.histories.seen(items), newest.target_counts()
-    per_user = {name: ndcg_and_recall(scores[name], relevant, seen, target_counts=counts)[0] for name in models}
-    paired = []
-    if {"challenger", "champion"} <= models.keys():
-        difference = interval(per_user["challenger"] - per_user["champion"], metric="NDCG@10 difference")
-        paired.append(Score(contender="challenger", **difference.model_dump()))
+    per_user = {name: _ndcg(matrix, newest, items) for name, matrix in scores.items()}
+    paired = _paired("NDCG@10", per_user)
+    midst = next_item(training_set.read("interactions"), newest, training_set.until)
+    if midst is not None:
+        asked = midst.query(test.query.users, test.query.items)
+        next_up = {name: _ndcg(contender.scores(asked), midst, items) for name, contender in contenders.items()}
+        rows += [
+            Score(contender=name, **interval(values, metric=NEXT_ITEM).model_dump()) for name, values in next_up.items()
+        ]
+        paired += _paired(NEXT_ITEM, next_up)
     show("scores", [row.model_dump() for row in rows])
     best = "challenger" if "challenger" in models else "champion"
     genres = [row or [] for row in test.query.items["movies__genres"].to_pylist()]
@@ -215,6 +223,24 @@ def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[st
         lists={name: list_quality(matrix, newest, items, genres) for name, matrix in scores.items()},
         examples=_examples(models[best], test, movies),
     )
+
+
+def _ndcg(scores: Float32s, test: NewestInteractions, items: Int64s) -> Float64s:
+    """NDCG@10 of each user of the test: float64 [users]."""
+    from models.evaluation import ndcg_and_recall
+
+    relevant, seen, counts = test.relevant(items), test.histories.seen(items), test.target_counts()
+    return ndcg_and_recall(scores, relevant, seen, target_counts=counts)[0]
+
+
+def _paired(metric: str, per_user: dict[str, Float64s]) -> list[Score]:
+    """Challenger minus champion, where there are both."""
+    from models.evaluation import interval
+
+    if not {"challenger", "champion"} <= per_user.keys():
+        return []
+    difference = interval(per_user["challenger"] - per_user["champion"], metric=f"{metric} difference")
+    return [Score(contender="challenger", **difference.model_dump())]
 
 
 def _attributes(query: Query) -> dict[str, list[str | None]]:

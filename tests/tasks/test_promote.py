@@ -23,7 +23,7 @@ from tasks.decide import Champion
 from tasks.features import TrainingSet, ViewState
 from tasks.lake import Lake
 from tasks.promote import METRIC, Gate, judge, register
-from tasks.train import Comparison, Model, Score
+from tasks.train import NEXT_ITEM, Comparison, Model, Score
 
 AT = datetime(1998, 4, 7, tzinfo=UTC)
 
@@ -126,6 +126,13 @@ def test_a_challenger_at_or_below_a_baseline_is_refused_by_name(refused: Refused
 def test_only_an_interval_wholly_below_zero_is_worse_than_the_champion(refused: Refused) -> None:
     assert refused(comparison(0.25, (-0.05, 0.01))) == []
     assert refused(comparison(0.25, (-0.05, -0.01))) == ["champion"]
+
+
+def test_a_model_that_is_worse_at_the_next_item_alone_is_refused_for_that(refused: Refused) -> None:
+    verdict = comparison(0.25, (-0.05, 0.01))
+    next_up = score("challenger", -0.03, -0.05, -0.01).model_copy(update={"metric": f"{NEXT_ITEM} difference"})
+    both = verdict.model_copy(update={"against_champion": [*verdict.against_champion, next_up]})
+    assert refused(both) == ["champion, next item"]
 
 
 def test_one_value_that_differs_online_refuses_promotion(refused: Refused) -> None:

@@ -60,6 +60,15 @@ def read(folder: Path, *, digest: str | None = None) -> tuple[dict[str, torch.Te
         raise ArtifactError.damaged(str(folder / TENSORS), str(error)) from None
 
 
+def format_of(folder: Path) -> int | None:
+    """The format that the stored description names; None where there is none to be read."""
+    try:
+        found = json.loads((folder / DESCRIPTION).read_bytes()).get("format")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, int) else None
+
+
 def _digest(blob: bytes, description: Mapping[str, JsonValue]) -> str:
     canonical = json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
     both = hashlib.sha256(blob).digest() + hashlib.sha256(canonical).digest()

@@ -85,7 +85,8 @@ class Decided(NamedTuple):
 def find_champion(lake: Lake, day: datetime) -> Champion:
     """The model promoted last in a night before this day: a night run again meets the champion that it met then.
 
-    Where its files are gone, they are fetched from the registry.
+    Where its files are gone, they are fetched from the registry. A model that earlier code wrote in a format of its own
+    can be no champion: the night then trains as if there were none.
     """
     from lakehouse.ledger import Decision, Promotion, Run
     from models.errors import RegistryError
@@ -105,6 +106,8 @@ def find_champion(lake: Lake, day: datetime) -> Champion:
     if not folder.exists():
         with suppress(RegistryError, OSError):  # who loads the model says what is missing
             fetch(find(str(last.registry_version)), folder.parent)
+    if _of_earlier_code(folder):
+        return Champion(drift_answered=drift_answered)
     return Champion(
         digest=last.model_digest,
         path=last.model_path,
@@ -112,6 +115,13 @@ def find_champion(lake: Lake, day: datetime) -> Champion:
         trained_until=last.trained_until,
         drift_answered=drift_answered,
     )
+
+
+def _of_earlier_code(folder: Path) -> bool:
+    from models.artifact import format_of
+    from models.recommender import FORMAT
+
+    return format_of(folder) not in (None, FORMAT)  # what can't be read at all is named by who loads it
 
 
 @task(memory="2Gi", deck=True)

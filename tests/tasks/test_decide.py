@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from deltalake import write_deltalake
@@ -12,6 +13,7 @@ from lakehouse import Lakehouse, Snapshot
 from lakehouse.contracts.arrow import to_arrow
 from lakehouse.ledger import Decision, Promotion, Run
 from lakehouse.tables import Rating
+from models.recommender import FORMAT
 from tasks.decide import Champion, FeatureShift, decide, find_champion
 from tasks.lake import Lake
 
@@ -105,21 +107,32 @@ def test_a_night_knows_when_drift_was_answered_last(lake: Lakehouse) -> None:
     assert find_champion(lake=place, day=datetime(1998, 4, 21)).drift_answered == date(1998, 4, 20)
 
 
+def test_a_model_of_earlier_code_is_no_champion(lake: Lakehouse, tmp_path: Path) -> None:
+    for name, form, met in (("old", 1, False), ("new", FORMAT, True), ("broken", None, True)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.json").write_text("{" if form is None else json.dumps({"format": form}))
+        row = promotion(20, model_path=str(tmp_path / name))
+        place = Lakehouse.open(tmp_path / f"lake-{name}", create=True)
+        place.ledger.append([row])
+        found = find_champion(lake=Lake(root=place.root, id=place.id), day=datetime(1998, 4, 21))
+        assert (found.digest == row.model_digest) is met, name
+
+
+def promotion(number: int, model_path: str = "p") -> Promotion:
+    return Promotion(
+        promotion_id=f"{number}",
+        day=datetime(1998, 4, number).date(),
+        model_digest=f"digest{number}",
+        model_path=model_path,
+        registry_version=number,
+        trained_until=CUTOFF,
+        promoted_at=CUTOFF,
+    )
+
+
 def test_a_night_meets_the_champion_of_the_nights_before_it(lake: Lakehouse) -> None:
     for number in (18, 19, 20):
-        lake.ledger.append(
-            [
-                Promotion(
-                    promotion_id=f"{number}",
-                    day=datetime(1998, 4, number).date(),
-                    model_digest=f"digest{number}",
-                    model_path="p",
-                    registry_version=number,
-                    trained_until=CUTOFF,
-                    promoted_at=CUTOFF,
-                )
-            ]
-        )
+        lake.ledger.append([promotion(number)])
     place = Lake(root=lake.root, id=lake.id)
     assert find_champion(lake=place, day=DAY).digest == "digest19"
     assert find_champion(lake=place, day=datetime(1998, 4, 18)) == Champion()

@@ -85,6 +85,8 @@ def walk(folder: Path, one: Jvm, other: Jvm) -> None:
     homes = {"home-0": one, "home-1": other}
     twins = [fork(folder / "twice", lambda: night(at=start), jvm, home) for home, jvm in homes.items()]
     took["twice"] = timed(lambda: [ended(twin, 0) for twin in twins])
+    took["CPU of the JVMs"] = sum(jvm.cpu_seconds() for jvm in (one, other))
+    took["CPU of Python"] = sum(os.times()[:4])
     print(json.dumps(took, indent=1), file=sys.stderr)
 
 
@@ -132,6 +134,13 @@ class Jvm(NamedTuple):
         with os.fdopen(back) as answer:
             port, secret = answer.readline().split()
         return cls(keeper, port, secret)
+
+    def cpu_seconds(self) -> float:
+        """What it has used so far."""
+        import psutil
+
+        times = [process.cpu_times() for process in psutil.Process(self.keeper).children(recursive=True)]
+        return sum(time.user + time.system for time in times)
 
     def use(self) -> None:
         """Let this process's Spark run in it; what a process before has left running is stopped."""

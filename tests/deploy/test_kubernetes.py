@@ -5,8 +5,9 @@ No cluster and no kustomize is needed, and none was at hand: what these files do
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,19 @@ def built(folder: Path) -> Iterator[Manifest]:
     for resource in own.get("resources", ()):
         path = (folder / resource).resolve()
         for manifest in built(path) if path.is_dir() else documents(path):
+            manifest = renamed(manifest, own.get("images", ()))
             metadata = {**manifest["metadata"], "name": manifest["metadata"]["name"] + suffix}
             yield {**manifest, "metadata": metadata, "_slot": own.get("labels") or manifest.get("_slot")}
     for generator in own.get("configMapGenerator", ()):
         yield {"kind": "ConfigMap", "metadata": {"name": generator["name"]}, "generated": generator}
+
+
+def renamed(manifest: Manifest, images: Sequence[Mapping[str, str]]) -> Manifest:
+    """The manifest with the images' new names, where they are given one."""
+    text = json.dumps(manifest)
+    for image in images:
+        text = text.replace(f'"image": "{image["name"]}"', f'"image": "{image.get("newName", image["name"])}"')
+    return json.loads(text)  # type: ignore[no-any-return]
 
 
 def pods(manifests: list[Manifest]) -> Iterator[tuple[Manifest, Manifest]]:
@@ -137,8 +147,10 @@ def test_every_name_leads_to_something(overlay: Path) -> None:
         for url in re.findall(r"http://([\w-]+):", str(spec)):
             assert url in services
     own = kustomization(overlay)
-    images = {image for _, template in pods(manifests) for image in values(template, "image")}
-    assert {image["name"] for image in own["images"]} <= images
+    below = [manifest for path in own["resources"] if (overlay / path).is_dir() for manifest in built(overlay / path)]
+    images = {image for _, template in pods(below) for image in values(template, "image")}
+    assert {image["name"] for image in own["images"]} == {image for image in images if ":" not in image}
+    assert {"millrace-serving-blue", "millrace-serving-green"} < images, "each slot has a tag of its own"
     for patch in own.get("patches", ()):
         target = patch["target"]
         hit = [name for kind, name in names if kind == target["kind"] and re.fullmatch(target["name"], name)]

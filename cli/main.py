@@ -31,6 +31,7 @@ VERBS = {
     "show": "cli.runs",
     "why": "cli.why",
     "replay": "cli.replay",
+    "bisect": "cli.bisect",
     "backfill": "cli.backfill",
     "cost": "cli.cost",
     "card": "cli.card",

@@ -273,10 +273,14 @@ class OnlineStoreError(MillraceError):
 
     @classmethod
     def contended(cls, view: str, place: str) -> OnlineStoreError:
-        return cls(
+        return OnlineStoreBusyError(
             f"Another process has materialized feature view {view!r} at {place} in the meantime.",
             fix="Run again once it is done; one process at a time can write a view.",
         )
+
+
+class OnlineStoreBusyError(OnlineStoreError):
+    """Another process wrote the view meanwhile; nothing of it was overwritten."""
 
 
 def _one_line(text: str) -> str:

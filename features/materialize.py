@@ -8,6 +8,8 @@ corrections, removals). Of the entities found there the newest rows are compared
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -15,6 +17,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from features.encoding import Layout, encode_keys, encode_rows
+from features.errors import OnlineStoreBusyError
 from features.intervals import Interval, Record, State
 from features.online import Change, OnlineTables
 from features.point_in_time import changed_rows, latest_rows, rows_between
@@ -23,6 +26,9 @@ from lakehouse.contracts.arrow import arrow_type
 from lakehouse.contracts.table import Table
 from lakehouse.errors import UnknownVersionError
 from lakehouse.snapshot import Snapshot
+
+#: How often a view is written when another process writes the same at once.
+_ATTEMPTS = 10
 
 
 class Materialized(BaseModel):
@@ -59,9 +65,24 @@ def bring_to(tables: OnlineTables, pin: Snapshot[Table], at: datetime, ttl: time
         ttl: how long after its event time a row counts, that instant included; None is for ever.
 
     Raises:
-        OnlineStoreError: the store does not answer, or another process wrote the view in the meantime.
+        OnlineStoreError: the store does not answer, or another process brought the view somewhere else in the meantime.
         StorageError: the version can't be read.
     """
+    for attempt in range(_ATTEMPTS):
+        try:
+            return _bring_to(tables, pin, at, ttl)
+        except OnlineStoreBusyError:
+            held = tables.record(Layout.of(pin.row.contract).view)
+            target = State.of(pin, Interval(start=at - ttl if ttl else None, end=at))
+            # Two that want the same: what the other has written is not to be written again.
+            same = held is not None and target in Record.model_validate_json(held).states
+            if not same or attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(random.uniform(0, 0.5 * (attempt + 1)))  # noqa: S311
+    raise AssertionError("not reached")
+
+
+def _bring_to(tables: OnlineTables, pin: Snapshot[Table], at: datetime, ttl: timedelta | None) -> Materialized:
     contract = pin.row.contract
     layout = Layout.of(contract)
     held = tables.record(layout.view)

@@ -29,6 +29,9 @@ class Settings(BaseSettings):
         description="Folder or s3:// URL of the Delta tables; default: lake/ in the state folder.",
     )
     spark_master: str = Field(default="local[2]", description="Spark master URL.")
+    spark_partitions: int = Field(
+        default=2, ge=1, description="Partitions of a shuffle; on a cluster about as many as it has cores."
+    )
     spark_memory: str = Field(default="1g", description="Heap of the Spark driver, as the JVM writes sizes.")
     keep_runs_days: int = Field(
         default=90, ge=0, description="Days for which vacuum keeps the versions that a run read or wrote."

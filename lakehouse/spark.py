@@ -59,7 +59,8 @@ def spark_session(root: str | None = None, *, record_classes: Path | None = None
     os.environ["JAVA_HOME"] = str(java_home())
     # Executors must run this interpreter, whatever PATH says.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    if settings.spark_master.startswith("local"):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     with _STARTING:
         return _running_or_started(root, settings, on_s3, record_classes)
 
@@ -90,17 +91,19 @@ def _running_or_started(root: str | None, settings: Settings, on_s3: bool, recor
     jars = library_jars() + (library_jars(S3_COORDINATES, S3_EXCLUDED) if on_s3 else [])
     options = {
         **(_s3_options() if on_s3 else {}),
+        # A cluster's executors must reach the driver; alone it listens to nobody else.
+        **({"spark.driver.bindAddress": "127.0.0.1"} if settings.spark_master.startswith("local") else {}),
+        # Sent to the executors by the driver; the archive of classes and the other Java options are the driver's own.
         "spark.jars": ",".join(str(jar) for jar in jars),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.session.timeZone": "UTC",
-        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.shuffle.partitions": str(settings.spark_partitions),
         # A log of a few hundred commits fits one partition; 50 make small tables take seconds.
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
         "spark.local.dir": str(scratch),
         "spark.driver.memory": settings.spark_memory,
-        "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.extraJavaOptions": " ".join(java_options),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",

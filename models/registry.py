@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import warnings
 from collections.abc import Iterator
@@ -48,6 +49,21 @@ def registry_name() -> str:
     if parts.scheme == "sqlite":
         return parts.path if Path(parts.path[1:]).is_file() else ""
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Nobody else on this machine registers meanwhile, where the registry is a SQLite file; elsewhere nothing happens.
+
+    Two processes that make its tables at once fail, and two that look for a version at once both find none.
+    """
+    parts = urlsplit(tracking_uri())
+    if parts.scheme != "sqlite":
+        yield
+        return
+    with Path(f"{parts.path[1:]}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed, also by a kill
+        yield
 
 
 def find(reference: str) -> RegisteredVersion:

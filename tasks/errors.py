@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from datetime import date
 
@@ -123,4 +124,71 @@ class BackfillError(MillraceError):
         return cls(
             f"The night of {day} ended with status {status}; {done} of {due} are done.",
             fix="Mend what it says above and run the same command again: it goes on with this night.",
+        )
+
+
+class BisectError(MillraceError):
+    """No table version can be named that broke a metric."""
+
+    code = "MR-BISECT"
+
+    @classmethod
+    def metric(cls, name: str, known: Sequence[str]) -> BisectError:
+        # Compared as they may be written: in any case, and without the contender and the @10.
+        short = {one.lower().rpartition(" ")[2].partition("@")[0]: one for one in reversed(known)}
+        near = difflib.get_close_matches(name.lower(), [*short, *(one.lower() for one in known)], n=1, cutoff=0.5)
+        whole = {**short, **{one.lower(): one for one in known}}
+        return cls(
+            f"No metric that both runs have is called {name!r}.",
+            fix=f"Did you mean {whole[near[0]]!r}?" if near else suggestion(name, known, what="Metrics of both"),
+        )
+
+    @classmethod
+    def ambiguous(cls, name: str, known: Sequence[str]) -> BisectError:
+        return cls(f"{name!r} stands for {len(known)} metrics: {examples(known)}.", fix="Give the whole name.")
+
+    @classmethod
+    def not_worse(cls, metric: str, good: str, good_value: float, bad: str, bad_value: float) -> BisectError:
+        return cls(
+            f"{metric} is {good_value:.4f} in run {good} and {bad_value:.4f} in run {bad}: the first is not better.",
+            fix="Swap --good and --bad, or name other runs; `millrace show RUN` has their metrics.",
+        )
+
+    @classmethod
+    def differ(cls, good: str, bad: str, what: Sequence[str]) -> BisectError:
+        return cls(
+            f"Runs {good} and {bad} differ in more than their data: {examples(what)}.",
+            fix="Name two runs of one code and configuration; `millrace why train --run A --against B` compares these.",
+        )
+
+    @classmethod
+    def untrained(cls, run: str) -> BisectError:
+        return cls(f"Run {run} kept its champion and trained nothing.", fix="Name two runs that trained a model.")
+
+    @classmethod
+    def order(cls, good: str, bad: str) -> BisectError:
+        return cls(
+            f"Run {bad} reads an older version of a table than run {good}, or is of an earlier day.",
+            fix="Name a bad run that came after the good one.",
+        )
+
+    @classmethod
+    def same_data(cls, good: str, bad: str) -> BisectError:
+        return cls(
+            f"Runs {good} and {bad} read the same version of every table.",
+            fix="Look for the cause elsewhere: `millrace why train --run A --against B`.",
+        )
+
+    @classmethod
+    def not_data(cls, metric: str, value: float, good: str, bad: str) -> BisectError:
+        return cls(
+            f"On run {bad}'s versions, with all else as in run {good}, {metric} is {value:.4f}: not data broke it.",
+            fix="Compare the champions that the two runs began with: `millrace why train --run A --against B`.",
+        )
+
+    @classmethod
+    def training(cls, run: str, tables: Sequence[str], reason: str) -> BisectError:
+        return cls(
+            f"The training of run {run} on {', '.join(tables)} failed: {reason}.",
+            fix="Mend what it names and bisect again: trainings that are done are in the cache.",
         )

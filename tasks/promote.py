@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict
 
 from lakehouse.ledger import Promotion
 from lakehouse.settings import Settings
-from models.registry import REGISTERED_MODEL, quiet_mlflow, registry_name, tracking_uri
+from models.registry import REGISTERED_MODEL, alone, quiet_mlflow, registry_name, tracking_uri
 from tasks.decide import Champion, RetrainDecision
 from tasks.features import TrainingSet, ViewState
 from tasks.kept import Destination
@@ -20,6 +21,9 @@ from tasks.lake import Lake
 from tasks.show import show
 from tasks.train import Comparison, Model, Score
 from tasks.typed import task
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 METRIC = "NDCG@10"
 #: What a challenger must beat: what people would pick instead.
@@ -158,7 +162,8 @@ def register(
     """Register the challenger with all it came from; make it champion if every gate let it pass."""
     lakehouse = lake.open()
     passed = all(gate.passed for gate in gates)
-    with quiet_mlflow():
+    Settings().state.mkdir(parents=True, exist_ok=True)
+    with quiet_mlflow(), alone():
         version = _register(training_set, model, comparison, gates, day, seed, promote=passed)
     if passed:
         lakehouse.ledger.append(
@@ -237,7 +242,6 @@ def _register(
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    Settings().state.mkdir(parents=True, exist_ok=True)
     client = MlflowClient(tracking_uri=tracking_uri())
     try:
         client.create_registered_model(REGISTERED_MODEL, description="Two-stage recommender, one version a night.")
@@ -245,13 +249,9 @@ def _register(
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     tags = {"day": day.date().isoformat(), "model_digest": model.digest}
-    found = [
-        version
-        for version in client.search_model_versions(f"name = '{REGISTERED_MODEL}'")
-        if {key: version.tags.get(key) for key in tags} == tags
-    ]
+    found = _versions(client, tags)
     if found:
-        number = int(found[0].version)
+        number = found[0]
     else:
         experiment = client.get_experiment_by_name("nightly")
         artifacts = (Settings().state / "mlflow-artifacts").as_uri()
@@ -279,8 +279,17 @@ def _register(
                 "gates": json.dumps({gate.gate: gate.passed for gate in gates}),
             },
         )
-        number = int(created.version)
+        # Where another machine registered the same at once, the first one stays.
+        number = min(_versions(client, tags))
+        if number < int(created.version):
+            client.delete_model_version(REGISTERED_MODEL, created.version)
     client.set_registered_model_alias(REGISTERED_MODEL, "challenger", str(number))
     if promote:
         client.set_registered_model_alias(REGISTERED_MODEL, "champion", str(number))
     return number
+
+
+def _versions(client: MlflowClient, tags: Mapping[str, str]) -> list[int]:
+    """Numbers of the registered versions with these tags, lowest first."""
+    found = client.search_model_versions(f"name = '{REGISTERED_MODEL}'")
+    return sorted(int(one.version) for one in found if {key: one.tags.get(key) for key in tags} == tags)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Settings that would send a replay's results into the real world.
 _OWN = ("MILLRACE_", "LAKEHOUSE_", "MLFLOW_")
+#: Settings that a replay keeps: where it runs.
+_SPARK = ("MILLRACE_SPARK_MASTER", "MILLRACE_SPARK_MEMORY", "MILLRACE_SPARK_PARTITIONS")
 #: Gates that are not compared: they measure the machine.
 _MACHINE = ("latency",)
 #: Parts of an execution's key and answer that are not compared: they measure the machine.
@@ -118,7 +120,7 @@ def environment(code: Path, place: Path) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
     return {
         **inherited,
-        **{name: os.environ[name] for name in ("MILLRACE_SPARK_MASTER", "MILLRACE_SPARK_MEMORY") if name in os.environ},
+        **{name: os.environ[name] for name in _SPARK if name in os.environ},
         "HOME": str(home),
         "MILLRACE_STATE": str(place / "state"),
         "PYTHONPATH": str(code),

@@ -20,6 +20,9 @@ NOT_LOOKED_AT = ("requirements.lock",)
 
 #: What looks like a secret and is none, by file.
 NONE = {
+    ".github/workflows/release.yml": "the name of a secret of the forge",
+    "deploy/kubernetes/base/monitoring/prometheus.yaml": "the name of a secret of the cluster",
+    "deploy/kubernetes/base/slot/statefulset.yaml": "the name of a secret of the cluster",
     "docs/how-to-serving.md": "makes a key by openssl",
     "features/errors.py": "the form of a URL, in a message",
     "models/llm/golden/attacks.json": "a hostile title",

@@ -108,7 +108,7 @@ def merge(
         try:
             merging = SparkDelta.forPath(spark, uri).alias("stored").merge(winners.alias("fresh"), same_key)
             merging.whenMatchedUpdateAll(condition=not_older).whenNotMatchedInsertAll().execute()
-        except _conflicts() as error:
+        except conflicts() as error:
             reason = first_line(error)
             # Writers that collided once don't collide again at once.
             time.sleep(random.uniform(0, 0.5 * (attempt + 1)))  # noqa: S311
@@ -161,7 +161,7 @@ def first_version(lake: Lakehouse, table: str) -> int:
     return found
 
 
-def _conflicts() -> tuple[type[Exception], ...]:
+def conflicts() -> tuple[type[Exception], ...]:
     """What Delta raises when another writer's commit came first."""
     from delta import exceptions
 

@@ -21,9 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from lakehouse.contracts.declaring import read_contract
 from lakehouse.contracts.stored_rules import values_at
 from lakehouse.contracts.table import EventTime, Key, Rule, Table
-from lakehouse.errors import QuarantineError
+from lakehouse.errors import QuarantineError, TableBusyError, first_line
 from lakehouse.gate.judging import AS_IT_CAME, BROKEN, ERASED_RULE, check_columns
-from lakehouse.gate.merging import application
+from lakehouse.gate.merging import ATTEMPTS, application, conflicts
 from lakehouse.gate.staging import ROW_NUMBER, Batch
 from lakehouse.lake import Lakehouse
 from lakehouse.ledger import Fate
@@ -187,7 +187,19 @@ def refuse(lake: Lakehouse, batch: Batch, bad: DataFrame, count: int) -> int:
         batch: that was judged.
         bad: its refused rows: their numbers, ``__json`` as they came and ``__broken``, the rules.
         count: how many these are.
+
+    Raises:
+        TableBusyError: other writers were quicker each time.
     """
+    for _ in range(ATTEMPTS):
+        try:
+            return _refuse(lake, batch, bad, count)
+        except conflicts() as error:
+            reason = first_line(error)  # another process judged the same batch at once; its rows are found now
+    raise TableBusyError.changed(f"{batch.table} (quarantine)", reason)
+
+
+def _refuse(lake: Lakehouse, batch: Batch, bad: DataFrame, count: int) -> int:
     from pyspark.sql import functions as F
 
     from lakehouse.contracts.delta_schema import create

@@ -277,6 +277,24 @@ def test_two_writers_do_not_mix(
     assert read(store, 1) == [6]
 
 
+@pytest.mark.parametrize("kind", STORES)
+def test_of_two_writers_who_want_the_same_neither_fails(
+    open_store: OpenStore, write: Write, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = open_store(kind), open_store(kind)
+    store.apply([write(Account, [account(1, 1, 5)])])
+    write_change = type(store._tables).write
+
+    def overtaken(tables: object, change: Change) -> None:
+        monkeypatch.setattr(type(store._tables), "write", write_change)
+        assert [done.written for done in other.materialize(date(2026, 1, 1))] == [1]
+        write_change(tables, change)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(store._tables), "write", overtaken)
+    assert [done.written for done in store.materialize(date(2026, 1, 1))] == [0]
+    assert read(store, 1) == [5]
+
+
 KILLED = """
     import os, signal, sys
     from datetime import date

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from lakehouse.ledger import Promotion
 from models.fairness import Disparity, GroupScore
 from models.recommender import RecommenderConfig, fit
 from models.registry import REGISTERED_MODEL, tracking_uri
+from tasks import promote
 from tasks.decide import Champion
 from tasks.features import TrainingSet, ViewState
 from tasks.lake import Lake
@@ -176,7 +177,9 @@ def test_each_gate_gives_its_numbers(judged: Judged) -> None:
     assert 0 < gates["size"].inputs["mebibytes"] < 1
 
 
-def test_a_model_is_registered_once_and_only_one_that_passed_becomes_champion(lake: Lakehouse, tmp_path: Path) -> None:
+def test_a_model_is_registered_once_and_only_one_that_passed_becomes_champion(
+    lake: Lakehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mlflow import MlflowClient
 
     def night(digest: str, *, passed: bool) -> int:
@@ -215,3 +218,17 @@ def test_a_model_is_registered_once_and_only_one_that_passed_becomes_champion(la
     assert client.get_model_version_by_alias(REGISTERED_MODEL, "champion").version == 1
     assert len(client.search_model_versions(f"name = '{REGISTERED_MODEL}'")) == 2
     assert [p.model_digest for p in lake.ledger.read(Promotion)] == ["first"]
+
+    # Another machine, which looked before the first one was there: its own is taken away again.
+    versions, asked = promote._versions, []
+
+    def too_early(client: MlflowClient, tags: Mapping[str, str]) -> list[int]:
+        asked.append(tags)
+        return [] if len(asked) == 1 else versions(client, tags)
+
+    monkeypatch.setattr(promote, "_versions", too_early)
+    LocalTaskCache.clear()
+    assert night("first", passed=True) == 1
+    assert len(asked) == 2
+    assert len(client.search_model_versions(f"name = '{REGISTERED_MODEL}'")) == 2
+    assert client.get_model_version_by_alias(REGISTERED_MODEL, "champion").version == 1

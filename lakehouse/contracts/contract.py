@@ -169,6 +169,7 @@ class Contract:
         columns: in order.
         partition_by: columns whose values name the table's folders.
         cluster_by: columns that maintenance orders the rows by (docs/adr/0009-clustering.md).
+        change_feed: whether Delta records the changed rows beside the table, for `diff` (docs/adr/0012-diff.md).
         fresh_within: how old the newest event may be, counted back from the end of the day.
         expectations: what must hold for each version as a whole.
     """
@@ -178,6 +179,7 @@ class Contract:
     columns: tuple[Column, ...]
     partition_by: tuple[str, ...] = ()
     cluster_by: tuple[str, ...] = ()
+    change_feed: bool = False
     fresh_within: timedelta | None = None
     expectations: tuple[Expectation, ...] = ()
 

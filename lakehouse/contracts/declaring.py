@@ -43,6 +43,7 @@ def read_contract(
     *,
     partition_by: Sequence[str] = (),
     cluster_by: Sequence[str] = (),
+    change_feed: bool = False,
     fresh_within: timedelta | None = None,
     expectations: Sequence[Expectation] = (),
 ) -> Contract:
@@ -59,6 +60,7 @@ def read_contract(
         columns=columns,
         partition_by=tuple(partition_by),
         cluster_by=tuple(cluster_by),
+        change_feed=change_feed,
         fresh_within=fresh_within,
         expectations=tuple(expectations),
     )

@@ -21,6 +21,9 @@ def create_table(lake: Lakehouse, contract: Contract) -> None:
 #: decides what goes.
 _PROPERTIES = {"delta.enableExpiredLogCleanup": "false"}
 
+#: Under which Delta records the rows that a commit changed, where that is not told by the files that it added.
+CHANGE_FEED = "delta.enableChangeDataFeed"
+
 #: How often making a table is tried when other processes make it at the same time.
 _ATTEMPTS = 5
 
@@ -56,7 +59,7 @@ def _create(uri: str, contract: Contract) -> None:
         name=contract.table,
         description=contract.description,
         partition_by=list(contract.partition_by) or None,
-        configuration=_PROPERTIES,
+        configuration=_PROPERTIES | ({CHANGE_FEED: "true"} if contract.change_feed else {}),
     )
     constraints = check_constraints(contract)
     if constraints and table.version() == 0:  # later ones are for lakehouse/contracts/evolution.py

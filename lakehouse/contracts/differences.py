@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from lakehouse.contracts.arrow import is_list
-from lakehouse.contracts.delta_schema import check_constraints
+from lakehouse.contracts.delta_schema import CHANGE_FEED, check_constraints
 from lakehouse.contracts.stored_schema import StoredColumn, declared_column, rule_of, stored_column, stored_schema
 from lakehouse.contracts.table import Contract, Rule
 
@@ -35,6 +35,7 @@ Action = Literal[
     "describe",
     "partition",
     "cluster",
+    "change feed",
 ]
 
 
@@ -124,6 +125,11 @@ def _changes(
             yield _removed(name, stored[name])
     if configuration is not None:
         yield from _constraint_changes(contract, schema, configuration)
+        # One that a table keeps undeclared, by Spark say, is left on.
+        if contract.change_feed and configuration.get(CHANGE_FEED, "false").lower() != "true":
+            yield Change(
+                column="", kind="additive", action="change feed", text="the table begins to keep a change data feed"
+            )
     if partition_by is not None and tuple(partition_by) != contract.partition_by:
         yield Change(
             column="",

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lakehouse.contracts.arrow import as_type
 from lakehouse.contracts.completing import default_of, filled, has_default
-from lakehouse.contracts.delta_schema import check_constraints
+from lakehouse.contracts.delta_schema import CHANGE_FEED, check_constraints
 from lakehouse.contracts.differences import Change, differences
 from lakehouse.contracts.stored_rules import broken_constraint, broken_rule
 from lakehouse.contracts.stored_schema import METADATA_KEY, declared_column, stored_schema
@@ -255,6 +255,8 @@ def _change(table: DeltaTable, row_model: type[Table], changes: Sequence[Change]
     missing = {name: declared[name] for name in constraints if name in declared}
     if missing:
         table.alter.add_constraint(missing, commit_properties=carrying())
+    if any(change.action == "change feed" for change in changes):
+        table.alter.set_table_properties({CHANGE_FEED: "true"}, commit_properties=carrying())
     # Last, since it is by them that the changes before are found: a kill in between leaves them to be found again.
     for column in contract.columns:
         wanted = {"comment": column.description, METADATA_KEY: declared_column(contract, column).stored()}

@@ -32,6 +32,7 @@ def json_schema(contract: Contract) -> Schema:
         "x-event-time": contract.event_time,
         "x-partition-by": list(contract.partition_by),
         "x-cluster-by": list(contract.cluster_by),
+        "x-change-feed": contract.change_feed,
         "x-fresh-within-seconds": contract.fresh_within.total_seconds() if contract.fresh_within else None,
         "x-expectations": [expectation.name for expectation in contract.expectations],
     }

@@ -29,6 +29,8 @@ def _whole(contract: Contract) -> Iterator[str]:
         yield f"partitioned by: {', '.join(contract.partition_by)}"
     if contract.cluster_by:
         yield f"clustered by: {', '.join(contract.cluster_by)}"
+    if contract.change_feed:
+        yield "keeps a change data feed"
     if contract.fresh_within is not None:
         yield f"newest {contract.event_time} no older than {contract.fresh_within} at the end of the day"
 

@@ -27,7 +27,7 @@ __all__ = [
     "read_contract",
 ]
 
-_ARGUMENTS = ("name", "partition_by", "cluster_by", "fresh_within", "expectations")
+_ARGUMENTS = ("name", "partition_by", "cluster_by", "change_feed", "fresh_within", "expectations")
 
 
 class Table(BaseModel):
@@ -42,6 +42,7 @@ class Table(BaseModel):
             name="ratings",
             partition_by=("day",),  # a folder for each value
             cluster_by=("user_id",),  # rows with near values in the same files
+            change_feed=True,  # changed rows are recorded beside the table: quick to compare, written twice
             fresh_within=timedelta(days=2),  # age of the newest event at the end of the day
             expectations=(Expectation("Mean", ("rating",), ge=2.5, le=4.5),),
         ): ...
@@ -63,6 +64,7 @@ class Table(BaseModel):
         abstract: bool = False,
         partition_by: Sequence[str] = (),
         cluster_by: Sequence[str] = (),
+        change_feed: bool = False,
         fresh_within: timedelta | None = None,
         expectations: Sequence[Expectation] = (),
         **unknown: object,
@@ -87,6 +89,7 @@ class Table(BaseModel):
             name,
             partition_by=partition_by,
             cluster_by=cluster_by,
+            change_feed=change_feed,
             fresh_within=fresh_within,
             expectations=expectations,
         )

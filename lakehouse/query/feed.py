@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from lakehouse.contracts.delta_schema import CHANGE_FEED
 from lakehouse.query.files import actions
 from lakehouse.snapshot import Snapshot, schema_of
 from lakehouse.upkeep.fates import fates
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from lakehouse.contracts.table import Table
 
-_PROPERTY = "delta.enableChangeDataFeed"
 _KIND = "_change_type"
 #: Whether a row of ``Feed.reader`` was there and is no more, in DuckDB's SQL; else it came.
 GONE = "__gone"
@@ -73,7 +73,7 @@ def between(before: Snapshot[Table], after: Snapshot[Table]) -> Feed | None:
     opened = old.delta(), new.delta()
     for table in opened:
         features = set(table.protocol().reader_features or ())
-        on = table.metadata().configuration.get(_PROPERTY, "false").lower() == "true"
+        on = table.metadata().configuration.get(CHANGE_FEED, "false").lower() == "true"
         # delta-rs's feed asks neither deletion vectors nor the columns' other names.
         if not on or features & {"deletionVectors", "columnMapping"}:
             return None

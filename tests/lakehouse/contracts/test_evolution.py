@@ -254,6 +254,25 @@ def test_other_clustering_and_a_subject_are_additive(library: Lakehouse) -> None
     assert plan(library, row_model).changes == ()
 
 
+def test_a_change_feed_begins_where_it_is_declared_and_is_left_on_where_it_is_not(library: Lakehouse) -> None:
+    def declared(change_feed: bool) -> type[Table]:
+        body = {"__annotations__": fields(), "__doc__": "One book.", "__module__": __name__}
+        return type(Table)("Book", (Table,), body, name="books", change_feed=change_feed)
+
+    def on() -> bool:
+        configuration = open_delta(library.uri("books")).metadata().configuration
+        return configuration.get("delta.enableChangeDataFeed") == "true"
+
+    assert not on()
+    assert said(plan(library, declared(True))) == {"change feed": "additive"}
+    bring_up(library, declared(True).contract)
+    assert on()
+    assert library.resolve("books").arrow().num_rows == len(ROWS), "readers get the version at once"
+    assert plan(library, declared(True)).changes == ()
+    assert plan(library, declared(False)).changes == ()
+    assert on()
+
+
 def test_another_type_of_a_lists_elements_is_breaking(lake: Lakehouse) -> None:
     store(lake, declared("shelves", "Shelves.", number=Annotated[int, Key()], books=list[int]), [])
     later = declared("shelves", "Shelves.", number=Annotated[int, Key()], books=list[str])

@@ -4,7 +4,7 @@ import json
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import pyarrow as pa
 import pytest
@@ -13,7 +13,7 @@ from deltalake.exceptions import DeltaError
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from lakehouse import Lakehouse
+from lakehouse import Key, Lakehouse
 from lakehouse.contracts.arrow import arrow_schema
 from lakehouse.contracts.table import Table
 from lakehouse.errors import AuditError, BatchConflictError, BatchSchemaError, NotPublishedError
@@ -348,6 +348,33 @@ def test_a_merge_that_waits_for_its_verdict_stays_when_a_later_version_is_put_ba
     assert lake.latest(Rating).version == max(p.version for p in lake.publications("ratings"))
     assert set(stored(lake)) == {(1, 1), (2, 1), (3, 1), (4, 1), (5, 5), (5, 3)}
     assert_conserved(lake)
+
+
+def test_where_the_table_keeps_a_change_feed_a_diff_reads_no_row_that_stayed(
+    tmp_path: Path, own_state: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Table, "_registry", dict(Table._registry))
+
+    class Fed(Table, name="fed_events", change_feed=True):
+        """Events whose changes are recorded."""
+
+        event_id: Annotated[int, Key()]
+        text: str
+
+    def rows(ids: range, text: str) -> pa.Table:
+        records = [{"event_id": n, "text": f"{text} {n}"} for n in ids]
+        return pa.Table.from_pylist(records, schema=arrow_schema(Fed.contract))
+
+    lake = Lakehouse.open(tmp_path / "fed", create=True)
+    publish(lake, Fed, batch(lake, "all", rows(range(5_000), "some text"), Fed))
+    publish(lake, Fed, batch(lake, "few", rows(range(4_998, 5_003), "other"), Fed, days=1))
+    old, new = (lake.resolve(f"fed_events@{p.version}") for p in lake.publications("fed_events"))
+    found = old.diff(new)
+    assert (found.counts().added, found.counts().removed, found.counts().changed) == (3, 0, 2)
+    by_files = sum(file.stat().st_size for file in (tmp_path / "fed" / "fed_events").glob("*.parquet"))
+    recorded = list((tmp_path / "fed" / "fed_events" / "_change_data").glob("*.parquet"))
+    assert found.files == len(recorded), "the feed's files, and no other"
+    assert sum(file.stat().st_size for file in recorded) < by_files / 5
 
 
 def test_the_table_refuses_another_writer_what_is_out_of_range(lake: Lakehouse) -> None:

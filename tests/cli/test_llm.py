@@ -98,7 +98,7 @@ def test_the_manifest_gives_the_command_options_that_it_has() -> None:
     from cli.llm import serve
 
     file = Path(__file__).parents[2] / "deploy" / "kubernetes" / "base" / "llm.yaml"
-    deployment, service = yaml.safe_load_all(file.read_text(encoding="utf-8"))
+    deployment, service, _ = yaml.safe_load_all(file.read_text(encoding="utf-8"))  # and the disk of the models
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert container["args"][:3] == ["millrace", "llm", "serve"]
     context = serve.make_context("serve", container["args"][3:])

@@ -42,7 +42,7 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 FILE_ROWS = 1_000_000
 
 
-class Event(Table, name="events", partition_by=("region",)):
+class Event(Table, name="events", partition_by=("region",), change_feed=True):
     """One event of the generator's world: a key, a time, a partition and seventeen values."""
 
     event_id: Annotated[int, Key()]

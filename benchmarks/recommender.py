@@ -65,6 +65,10 @@ VARIANTS = {
 }
 
 
+#: Models by contender, cutoff and rows of training: two protocols ask the same ones.
+Fitted = dict[tuple[str, datetime, int], Recommender]
+
+
 class World:
     """The lake's interactions with the features of their instants, and the store that answers for any other instant."""
 
@@ -151,29 +155,30 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         world = BareWorld(options.data) if options.data else World(Path(folder))
         variants = {"model": {}} if options.data else VARIANTS
+        fitted: Fitted = {}
         if "replay" in options.protocols:
             tests = rolling_replay(world.interactions, windows=options.windows, days=options.days)
-            found, late = judged(world, tests, variants)
+            found, late = judged(world, tests, variants, fitted)
             table(f"Rolling replay, {options.windows} windows of {options.days} days", found)
             if not options.data:
                 table("Of these, windows from 1998-03-20 on", {name: values[late] for name, values in found.items()})
         if "next" in options.protocols:
             tests = next_items(world.interactions, windows=options.windows, days=options.days)
-            found, late = judged(world, tests, variants)
+            found, late = judged(world, tests, variants, fitted)
             table("Next item, at an instant of each window", found)
             if not options.data:
                 table("Of these, windows from 1998-03-20 on", {name: values[late] for name, values in found.items()})
         if "split" in options.protocols:
-            table("One split by time, 80 to 20", judged(world, [time_split(world.interactions)], variants)[0])
+            table("One split by time, 80 to 20", judged(world, [time_split(world.interactions)], variants, fitted)[0])
         if "last" in options.protocols:
-            table("Leave the last out", judged(world, [leave_last_out(world.interactions)], variants)[0])
-
-
-fitted: dict[tuple[str, datetime, int], Recommender] = {}
+            table("Leave the last out", judged(world, [leave_last_out(world.interactions)], variants, fitted)[0])
 
 
 def judged(
-    world: World | BareWorld, tests: Iterable[NewestInteractions], variants: dict[str, dict[str, object]]
+    world: World | BareWorld,
+    tests: Iterable[NewestInteractions],
+    variants: dict[str, dict[str, object]],
+    fitted: Fitted,
 ) -> tuple[dict[str, Float64s], Bools]:
     """NDCG@10 of every contender for every user of every test, and which of these come after the tuning."""
     per_user: dict[str, list[Float64s]] = defaultdict(list)
@@ -192,7 +197,7 @@ def judged(
         }
         for name, changes in variants.items():
             key = (name, test.cutoff, test.train.num_rows)
-            if key not in fitted:  # two protocols ask the same models
+            if key not in fitted:
                 fitted[key] = fit(test.train, test.train, config=RecommenderConfig.model_validate(changes))
             contenders[name] = fitted[key]
         for name, contender in contenders.items():

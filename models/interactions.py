@@ -87,7 +87,7 @@ class Histories:
     @classmethod
     def before(cls, log: Interactions, user_ids: Int64s, at: int) -> Histories:
         """As `of`, with the instant in microseconds since 1970."""
-        return cls.before_each(log, user_ids, np.full(len(user_ids), at, dtype=np.int64))
+        return cls.before_each(log.before(at), user_ids, np.full(len(user_ids), at, dtype=np.int64))
 
     @classmethod
     def before_each(cls, log: Interactions, user_ids: Int64s, asked: Int64s) -> Histories:

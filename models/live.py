@@ -20,7 +20,7 @@ import pyarrow as pa
 from models.anchors import USER_STATE, VISIT_US
 from models.interactions import DAY_US, Bools, Float32s, Histories, Int64s, int64_column, microseconds, positions
 from models.recommender import Recommender
-from models.signals import TRANSITION_HALF_LIFE_ITEMS
+from models.signals import TRANSITION_HALF_LIFE_ITEMS, TRANSITION_SCALE
 
 #: Weights of history below this share of the newest item's are left out; float32 can't show them.
 _LEAST = 2.0**-30
@@ -108,7 +108,9 @@ class LiveScorer:
         signals = instant.signals.copy()
         signals[:, 0] = self._from_history(history, self._decay, self._weights)
         signals[:, -3] = self._since(int(history.rated_at[-1]) if len(history.rated_at) else None, instant)
-        signals[:, -1] = np.log1p(10 * self._from_history(history, self._transition_decay, self._transitions))
+        signals[:, -1] = np.log1p(
+            TRANSITION_SCALE * self._from_history(history, self._transition_decay, self._transitions)
+        )
         if self.model.sequence is not None:
             one = Histories(_ONE, np.zeros(len(history.item_ids), np.int64), *history, np.array([now]))
             signals = np.column_stack([signals, self.model.sequence.scores(one, self.item_ids)[0]])

@@ -28,7 +28,7 @@ from models.evaluation import top_k
 from models.features import Encoder, FeatureSpec
 from models.interactions import Float32s, Histories, Int64s, Interactions, Query, int64_column, microseconds, positions
 from models.ranker import Ranker, deterministic, train
-from models.sequence import SequenceConfig, SequenceModel
+from models.sequence import Growth, SequenceConfig, SequenceModel
 from models.signals import Signals, SignalSettings
 
 FORMAT = 2
@@ -71,8 +71,8 @@ class RecommenderConfig(BaseModel):
     next_items: int = Field(1, ge=0)
     """Questions a user and anchor beside the one at the anchor: what next, in the midst of the days after it?"""
     sequence: SequenceConfig | None = None
-    """The transformer over histories; None leaves it out. On MovieLens 100K it costs ten times the rest of the
-    training and helps the next item a little, the calendar not at all (docs/benchmarks.md), so it is left out there."""
+    """The transformer over histories; None leaves it out. On MovieLens 100K it costs more than the rest of the
+    training, helps the next item a little and the calendar not at all (docs/adr/0016), so it is left out there."""
     threads: int = Field(1, ge=1)
     """CPU threads of the training; one makes the model independent of the machine's cores and, with batches this
     small, is also the fastest on a busy machine. Larger catalogues want more."""
@@ -170,7 +170,7 @@ class Recommender:
             "summary": self.summary.model_dump(mode="json"),
             "user_encoder": self.user_encoder.model_dump(mode="json"),
             "item_encoder": self.item_encoder.model_dump(mode="json"),
-            "sequence": self.sequence.description() if self.sequence else None,
+            "sequence": self.sequence.growth().model_dump(mode="json") if self.sequence else None,
         }
         return artifact.write(folder, tensors, description)
 
@@ -187,9 +187,10 @@ class Recommender:
             ranker = _ranker(config, user, item)
             ranker.load_state_dict(_part(tensors, "ranker."))
             signals = Signals(**{name: value.numpy() for name, value in _part(tensors, "signals.").items()})
-            grown, sequence = described["sequence"], None
-            if config.sequence is not None and isinstance(grown, dict):
-                sequence = SequenceModel.of(config.sequence, _part(tensors, "sequence."), grown)
+            sequence = None
+            if config.sequence is not None:
+                growth = Growth.model_validate(described["sequence"])
+                sequence = SequenceModel.of(config.sequence, _part(tensors, "sequence."), growth)
         except (ValidationError, KeyError, TypeError, RuntimeError) as error:
             raise ArtifactError.damaged(str(folder), f"its parts do not fit together ({error})") from None
         return cls(config, summary, signals, user, item, ranker.eval(), sequence)

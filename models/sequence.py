@@ -13,7 +13,7 @@ from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.nn import functional
 
@@ -107,6 +107,16 @@ class Block(nn.Module):
         return out
 
 
+class Growth(BaseModel):
+    """How far a transformer has come: see `SequenceModel`. `losses`: mean loss of each pass, from the first on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    until: int | None
+    stem_until: int | None
+    losses: tuple[float, ...]
+
+
 @dataclass
 class SequenceModel:
     """A transformer over one catalogue (`items`: int64 [items], ascending) that grows along time.
@@ -126,9 +136,7 @@ class SequenceModel:
     net: Transformer = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.config.device == "cuda":  # else cuBLAS has no deterministic product
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        self.net = Transformer(len(self.items), self.config).to(self.config.device)
+        self.net = Transformer(len(self.items), self.config)
 
     def adopt(self, previous: SequenceModel, first: int) -> bool:
         """Begin with the stem of an earlier model; False, changing nothing, where its size or training differs, or
@@ -141,7 +149,7 @@ class SequenceModel:
         weights = dict(previous.stem)
         for name, rows in (("item.weight", slice(0, -1)), ("bias", slice(None))):
             wider = fresh[name].clone()
-            wider[rows][kept] = previous.stem[name][rows].to(wider.device)[torch.from_numpy(place)[kept]]
+            wider[rows][kept] = previous.stem[name][rows][torch.from_numpy(place)[kept]]
             if name == "item.weight":
                 wider[-1] = previous.stem[name][-1]
             weights[name] = wider
@@ -170,6 +178,9 @@ class SequenceModel:
 
     def _train(self, rows: _Windows, met: torch.Tensor, at: int, epochs: int) -> None:
         device = self.config.device
+        if device == "cuda":  # else cuBLAS has no deterministic product
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        self.net.to(device)
         item, gap, until, target, time = (
             torch.from_numpy(part).to(device) for part in (rows.item, rows.gap, rows.until, rows.target, rows.time)
         )
@@ -201,7 +212,7 @@ class SequenceModel:
                 raise TrainingDivergedError.at_epoch(epoch + 1, self.config.learning_rate)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All that `of` needs beside `description`."""
+        """All that `of` needs beside `growth`."""
         grown = {f"net.{name}": value.cpu() for name, value in self.net.state_dict().items()}
         return {
             "items": torch.from_numpy(self.items),
@@ -209,22 +220,17 @@ class SequenceModel:
             **{f"stem.{n}": value for n, value in self.stem.items()},
         }
 
-    def description(self) -> dict[str, JsonValue]:
-        """Instants and losses, as JSON."""
-        return {"until": self.until, "stem_until": self.stem_until, "losses": list(self.losses)}
+    def growth(self) -> Growth:
+        """What `of` needs beside the tensors."""
+        return Growth(until=self.until, stem_until=self.stem_until, losses=tuple(self.losses))
 
     @classmethod
-    def of(cls, config: SequenceConfig, tensors: Mapping[str, torch.Tensor], described: Mapping[str, object]) -> Self:
-        """What `tensors` and `description` gave, on the processor. Raises KeyError, TypeError or RuntimeError where
-        parts are missing or do not fit."""
-        instants = {name: described[name] for name in ("until", "stem_until")}
-        if not all(isinstance(value, int) for value in instants.values()):
-            raise TypeError("its instants are no whole numbers")
-        made = cls(config.model_copy(update={"device": "cpu"}), np.asarray(tensors["items"].numpy(), dtype=np.int64))
-        made.config = config
-        made.until, made.stem_until = int(str(instants["until"])), int(str(instants["stem_until"]))
-        made.losses = [float(str(loss)) for loss in described["losses"]]  # type: ignore[attr-defined]
-        made.stem = {n.removeprefix("stem."): value for n, value in tensors.items() if n.startswith("stem.")}
+    def of(cls, config: SequenceConfig, tensors: Mapping[str, torch.Tensor], growth: Growth) -> Self:
+        """What `tensors` and `growth` gave, on the processor. Raises KeyError or RuntimeError where parts are missing
+        or do not fit."""
+        items = np.asarray(tensors["items"].numpy(), dtype=np.int64)
+        stem = {name.removeprefix("stem."): value for name, value in tensors.items() if name.startswith("stem.")}
+        made = cls(config, items, growth.until, stem, growth.stem_until, list(growth.losses))
         made.net.load_state_dict({n.removeprefix("net."): v for n, v in tensors.items() if n.startswith("net.")})
         made.net.eval()
         return made

@@ -17,6 +17,8 @@ from models.interactions import DAY_US, Float32s, Histories, Int64s, Interaction
 #: before it.
 TRANSITION_STEPS = 10
 TRANSITION_HALF_LIFE_ITEMS = 1.0
+#: Most weights of transitions lie far below 1, where a logarithm of 1 + weight would hardly bend.
+TRANSITION_SCALE = 10.0
 
 #: Days of ratings kept a day each; all older ones share one row.
 DAYS_KEPT = 120
@@ -97,7 +99,7 @@ class Signals:
         spread[:, :, -3] = np.log1p(_product((after * fading).astype(np.float32), self.day_counts))[:, column]
         spread[:, :, -2] = np.log1p(np.maximum(at - self.first_met, 0) / DAY_US)[column]
         newest = self._profile(histories, TRANSITION_HALF_LIFE_ITEMS)
-        spread[:, :, -1] = np.log1p(10 * _product(newest, self.transitions)[:, column])
+        spread[:, :, -1] = np.log1p(TRANSITION_SCALE * _product(newest, self.transitions)[:, column])
         out[:, known] = spread
         return out
 

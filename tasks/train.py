@@ -181,7 +181,8 @@ def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[st
     from models.fairness import by_group
     from models.protocols import next_item
 
-    newest = NewestInteractions.split(training_set.read("interactions"), training_set.cutoff, training_set.until)
+    interactions = training_set.read("interactions")
+    newest = NewestInteractions.split(interactions, training_set.cutoff, training_set.until)
     test = _Test(newest, newest.query(training_set.read("users"), training_set.read("items")))
     contenders: dict[str, Scorer] = {
         **models,
@@ -198,9 +199,9 @@ def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[st
         for name, matrix in scores.items()
         for e in evaluate(matrix, newest, items)
     ]
-    per_user = {name: _ndcg(matrix, newest, items) for name, matrix in scores.items()}
+    per_user = {name: _ndcg(scores[name], newest, items) for name in models}
     paired = _paired("NDCG@10", per_user)
-    midst = next_item(training_set.read("interactions"), newest, training_set.until)
+    midst = next_item(interactions, newest, training_set.until)
     if midst is not None:
         asked = midst.query(test.query.users, test.query.items)
         next_up = {name: _ndcg(contender.scores(asked), midst, items) for name, contender in contenders.items()}

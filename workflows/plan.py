@@ -27,7 +27,7 @@ def plan(
     workflow: Callable[..., object],
     *,
     name: str,
-    cron: str,
+    cron: str | None,
     kickoff: str | None = None,
     default_inputs: Mapping[str, object] | None = None,
     fixed_inputs: Mapping[str, object] | None = None,
@@ -37,7 +37,7 @@ def plan(
     Args:
         workflow: what it runs.
         name: of the plan.
-        cron: minute, hour, day, month and weekday, in UTC.
+        cron: minute, hour, day, month and weekday, in UTC; None for what is launched by hand or by a release.
         kickoff: the input that gets the time for which the run was scheduled.
         default_inputs: values that a launch by hand may replace.
         fixed_inputs: values that nobody may replace.
@@ -46,7 +46,7 @@ def plan(
     return LaunchPlan.get_or_create(
         workflow,
         name=name,
-        schedule=CronSchedule(schedule=cron, kickoff_time_input_arg=kickoff),
+        schedule=CronSchedule(schedule=cron, kickoff_time_input_arg=kickoff) if cron else None,
         default_inputs=dict(default_inputs or {}),
         fixed_inputs=dict(fixed_inputs or {}),
         labels=Labels({"app": "millrace", "plan": name.replace("_", "-")}),

@@ -7,12 +7,10 @@ It takes seconds and changes nothing: image, credentials, lake and engines are t
 
 from __future__ import annotations
 
-from flytekit import LaunchPlan
-from flytekit.models.common import Labels
-
 from tasks.compiled import workflow
 from tasks.lake import open_lake
 from tasks.look import Sight, look
+from workflows.plan import plan
 
 
 @workflow
@@ -26,6 +24,4 @@ def smoke() -> Sight:
 
 
 #: Without a schedule: a release launches it.
-smoke_test = LaunchPlan.get_or_create(
-    smoke, name="smoke_test", labels=Labels({"app": "millrace", "plan": "smoke-test"})
-)
+smoke_test = plan(smoke, name="smoke_test", cron=None)

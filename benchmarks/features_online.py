@@ -54,7 +54,7 @@ FEATURES = ["orders", "spent", "rate", "plan", "active"]
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     commands = parser.add_subparsers(required=True)
-    materialize = commands.add_parser("materialize", help="first load, and a day on which 1 % changed")
+    materialize = commands.add_parser("materialize", help="first load, and a day on which 1 %% changed")
     materialize.add_argument("--store", choices=["sqlite", "redis"], default="sqlite")
     materialize.set_defaults(run=run_materialize)
     online = commands.add_parser("online", help="5 features of 1, 10 and 100 entities, from Redis")

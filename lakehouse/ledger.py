@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
@@ -17,7 +17,7 @@ from lakehouse.storage import Storage
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-    from lakehouse.snapshot import Condition, Snapshot
+    from lakehouse.snapshot import Condition, Snapshot, Value
 
 #: Folder of the system tables in a lake.
 LEDGER_FOLDER = "_ledger"
@@ -339,11 +339,11 @@ class Ledger:
                     )
                 table = DeltaTable(path)
                 self._bring_up(table, row_model)
-                known = self._keys(row_model)
+                known = self._keys(table, row_model, unique)
                 fresh = [row for key, row in reversed(unique.items()) if key not in known]
                 if not fresh:
                     return
-                # Opened before the keys were read, and not committed if another process has been quicker: no key twice.
+                # The keys are this version's, and nothing is committed if another process has been quicker: no key twice.
                 write_deltalake(
                     table,
                     to_arrow(row_model, fresh),
@@ -389,11 +389,16 @@ class Ledger:
             rows.sort(key=lambda row: getattr(row, clock))
         return snapshot.version, rows
 
-    def _keys(self, row_model: type[Table]) -> set[tuple[object, ...]]:
-        snapshot = self._newest(row_model)
-        if snapshot is None:
-            return set()
-        columns = snapshot.arrow(list(row_model.contract.key))
+    def _keys(
+        self, table: DeltaTable, row_model: type[Table], asked: Collection[tuple[Value, ...]]
+    ) -> set[tuple[object, ...]]:
+        """The stored keys in the range of the keys asked for: most files, of a row each, need not be opened for that."""
+        from lakehouse.snapshot import Snapshot
+
+        where: list[Condition] = []
+        for name, values in zip(row_model.contract.key, zip(*asked, strict=True), strict=True):
+            where += [(name, ">=", min(values)), (name, "<=", max(values))]
+        columns = Snapshot.of(table, self.uri(row_model), Table).arrow(list(row_model.contract.key), where)
         return set(zip(*(column.to_pylist() for column in columns.columns), strict=True))
 
     def _bring_up(self, table: DeltaTable, row_model: type[Table]) -> None:

@@ -32,6 +32,7 @@ APART = (
     "tests/models/llm/test_engine.py",
     "tests/serving/components/test_served.py",
     "tests/workflows/test_nightly.py",
+    "tests/workflows/test_replay.py",
 )
 
 

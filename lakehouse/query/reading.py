@@ -39,6 +39,8 @@ _TIMES = {"coerce_int96_timestamp_unit": "us"}
 _NUMBER = "__file"
 #: Bytes up to which a plain version is read file by file: pyarrow's datasets load half a second of code (pandas too).
 SMALL = 8 * 2**20
+#: Files from which on it pays to ask the log which of them a condition leaves out.
+_MANY_FILES = 8
 
 
 def read(
@@ -225,7 +227,11 @@ def _whole(
     files = _files(table, actions, [condition for condition in where if condition not in rest])
     if files is None:
         return None
-    schema = pa.schema([*schema_of(table), *absent])
+    stored = schema_of(table)
+    pruned = _pruned(table, rest, stored, files.keys()) if len(files) >= _MANY_FILES else None
+    if pruned is not None:
+        files = {path: values for path, values in files.items() if path in pruned}
+    schema = pa.schema([*stored, *absent])
     chosen = list(columns) if columns is not None else schema.names
     needed = pa.schema([schema.field(name) for name in dict.fromkeys([*chosen, *(c[0] for c in rest)])])
     parts = [pa.Table.from_batches([], schema=needed)]

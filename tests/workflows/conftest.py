@@ -1,18 +1,9 @@
-"""Small nights: all the real tasks on MovieLens' first two weeks, with the language model's answers there already."""
+"""Nights without an engine: the language model's answers are there already."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import pytest
-
-if TYPE_CHECKING:
-    from tests.conftest import Workplace
-
-SMALL = ("--day", "1997-10-04", "--holdout_days", "3")
 
 
 def answer_every_question(lake_folder: Path) -> None:
@@ -43,13 +34,3 @@ def answer_every_question(lake_folder: Path) -> None:
 def _choices(schema: dict, field: dict) -> list[str]:  # type: ignore[type-arg]
     found = schema["$defs"][field["$ref"].rpartition("/")[2]] if "$ref" in field else field
     return list(found["enum"])
-
-
-@pytest.fixture(scope="session")
-def small_night(tmp_path_factory: pytest.TempPathFactory, workplace_at) -> Iterator[Workplace]:  # type: ignore[no-untyped-def]
-    """A workplace in which one small night has run."""
-    place: Workplace = workplace_at(tmp_path_factory.mktemp("small"))
-    answer_every_question(place.state / "lake")
-    done = place.nightly(*SMALL)
-    assert done.returncode == 0, done.stdout + done.stderr
-    yield place

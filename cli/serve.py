@@ -28,6 +28,9 @@ def serve(host: str, port: int, clock: str, no_auth: bool) -> None:
     import os
     from datetime import UTC, datetime, timedelta
 
+    # Read when numpy is loaded: one request is too little work to be split among processors.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
     from features.store import FeatureStore
     from lakehouse.settings import Settings
     from serving.app import create_app

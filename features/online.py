@@ -7,7 +7,10 @@ stand for comes with them, so an answer knows its version and instant, and rows 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -81,6 +84,20 @@ class OnlineTables(Protocol):
     def read(self, asked: Sequence[Asked]) -> list[Found]:
         """Records and rows, of one instant for each view."""
 
+    async def read_async(self, asked: Sequence[Asked]) -> list[Found]:
+        """The same without holding up the event loop; may be cancelled."""
+
+
+async def read_in_thread(read: Callable[[Sequence[Asked]], list[Found]], asked: Sequence[Asked]) -> list[Found]:
+    """For a store whose library waits for its answers."""
+    return await asyncio.get_running_loop().run_in_executor(_threads(), read, asked)
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    """Threads of their own, so that a store that hangs holds up nothing else."""
+    return ThreadPoolExecutor(4, thread_name_prefix="features")
+
 
 def online_tables(config: RepoConfig) -> OnlineTables:
     """The store that Feast's configuration names: SQLite, Redis or PostgreSQL."""
@@ -151,6 +168,13 @@ class OnlineReader:
             NotMaterializedError: a view was never written, is half-written, or was written under another declaration.
             OnlineStoreError: the store does not answer.
         """
+        return self._answer(self._tables.read(self._asked(entities)))
+
+    async def read_async(self, entities: Mapping[str, Sequence[KeyValue]]) -> OnlineAnswer:
+        """The same without holding up the event loop; may be cancelled."""
+        return self._answer(await self._tables.read_async(self._asked(entities)))
+
+    def _asked(self, entities: Mapping[str, Sequence[KeyValue]]) -> list[Asked]:
         keys: dict[tuple[str, ...], list[bytes]] = {}
         asked = []
         for view, layout in self._layouts.items():
@@ -161,9 +185,12 @@ class OnlineReader:
                     raise EntityColumnsError.missing(missing, list(entities))
                 keys[names] = encode_keys(layout, entities)
             asked.append(Asked(view, self._names[view], keys[names]))
+        return asked
+
+    def _answer(self, found: Sequence[Found]) -> OnlineAnswer:
         values: dict[str, list[OnlineValue]] = {}
         states = {}
-        for (view, decoders), (record, rows) in zip(self._decoders.items(), self._tables.read(asked), strict=True):
+        for (view, decoders), (record, rows) in zip(self._decoders.items(), found, strict=True):
             states[view] = self._state(view, record)
             for number, (name, decode) in enumerate(decoders):
                 values[name] = [decode(row[number]) for row in rows]

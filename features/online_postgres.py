@@ -14,7 +14,7 @@ from psycopg import sql
 
 from features.encoding import EncodedRows
 from features.errors import OnlineStoreError
-from features.online import Asked, Change, Found
+from features.online import Asked, Change, Found, read_in_thread
 
 if TYPE_CHECKING:
     from feast.infra.online_stores.postgres_online_store.postgres import PostgreSQLOnlineStoreConfig
@@ -77,6 +77,9 @@ class PostgresTables:
             # Records and rows of one instant.
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             return [self._read(connection, one) for one in asked]
+
+    async def read_async(self, asked: Sequence[Asked]) -> list[Found]:
+        return await read_in_thread(self.read, asked)
 
     def _read(self, connection: psycopg.Connection[tuple[object, ...]], asked: Asked) -> Found:
         record = _record(connection, asked.view)

@@ -8,6 +8,7 @@ once or not at all; while a larger one is written, the record names both states.
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from features.online import Asked, Change, Found
 
 if TYPE_CHECKING:
     from feast.infra.online_stores.redis import RedisOnlineStoreConfig
+    from redis.asyncio import ConnectionPool as AsyncConnectionPool
     from redis.connection import ConnectionInterface
 
 #: Rows in one transaction: the server does nothing else for some milliseconds.
@@ -44,7 +46,9 @@ class RedisTables:
     def __init__(self, config: RedisOnlineStoreConfig, project: str) -> None:
         client = RedisOnlineStore()._get_client(config)
         assert isinstance(client, redis.Redis)
+        self._config = config
         self._pool = client.connection_pool
+        self._async_pool: tuple[asyncio.AbstractEventLoop, AsyncConnectionPool] | None = None
         self._project = project.encode()
 
     @property
@@ -87,20 +91,23 @@ class RedisTables:
             self._guarded(connection, change, change.meanwhile, [settle])
 
     def read(self, asked: Sequence[Asked]) -> list[Found]:
-        records = [_command(b"GET", self._record_key(one.view)) for one in asked]
-        commands = [*records, *chain.from_iterable(map(self._lookups, asked)), *records]
+        commands = self._reading(asked)
         while True:
-            replies = self._ask(commands)
-            before, after = replies[: len(asked)], replies[-len(asked) :]
-            if before == after:  # else a writer came between
-                break
-        found = []
-        start = len(asked)
-        for one, record in zip(asked, before, strict=True):
-            end = start + len(one.keys)
-            found.append(Found(_text(record), replies[start:end]))
-            start = end
-        return found
+            found = _taken_apart(asked, self._ask(commands))
+            if found is not None:
+                return found
+
+    async def read_async(self, asked: Sequence[Asked]) -> list[Found]:
+        commands = self._reading(asked)
+        while True:
+            found = _taken_apart(asked, await self._ask_async(commands))
+            if found is not None:
+                return found
+
+    def _reading(self, asked: Sequence[Asked]) -> list[bytes]:
+        """The records before and after the rows."""
+        records = [_command(b"GET", self._record_key(one.view)) for one in asked]
+        return [*records, *chain.from_iterable(map(self._lookups, asked)), *records]
 
     def _lookups(self, asked: Asked) -> Iterator[bytes]:
         """One HMGET an entity."""
@@ -166,9 +173,30 @@ class RedisTables:
         with self._connection() as connection:
             return _exchange(connection, commands)
 
+    async def _ask_async(self, commands: list[bytes]) -> list[Any]:
+        with self._errors():
+            pool = await self._pool_of_loop()
+            connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+            try:
+                await connection.send_packed_command(b"".join(commands), check_health=False)
+                return [await connection.read_response(disable_decoding=True) for _ in commands]
+            except BaseException:
+                await connection.disconnect(nowait=True)  # answers may still be on their way
+                raise
+            finally:
+                await pool.release(connection)
+
+    async def _pool_of_loop(self) -> AsyncConnectionPool:
+        """Connections belong to the event loop that made them."""
+        loop = asyncio.get_running_loop()
+        if self._async_pool is None or self._async_pool[0] is not loop:
+            client = await RedisOnlineStore()._get_client_async(self._config)
+            self._async_pool = (loop, client.connection_pool)
+        return self._async_pool[1]
+
     @contextmanager
     def _connection(self) -> Iterator[ConnectionInterface]:
-        try:
+        with self._errors():
             connection = self._pool.get_connection()
             try:
                 yield connection
@@ -177,10 +205,29 @@ class RedisTables:
                 raise
             finally:
                 self._pool.release(connection)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
         except (AuthenticationError, NoPermissionError) as error:
             raise OnlineStoreError.refused(self.place, str(error)) from error
         except (RedisError, OSError) as error:
             raise OnlineStoreError.unreachable(self.place, str(error)) from error
+
+
+def _taken_apart(asked: Sequence[Asked], replies: list[Any]) -> list[Found] | None:
+    """What was found; None where a writer came between."""
+    before, after = replies[: len(asked)], replies[-len(asked) :]
+    if before != after:
+        return None
+    found = []
+    start = len(asked)
+    for one, record in zip(asked, before, strict=True):
+        end = start + len(one.keys)
+        found.append(Found(_text(record), replies[start:end]))
+        start = end
+    return found
 
 
 def _exchange(connection: ConnectionInterface, commands: Sequence[bytes]) -> list[Any]:

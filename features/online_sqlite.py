@@ -11,7 +11,7 @@ from pathlib import Path
 
 from features.encoding import EncodedRows
 from features.errors import OnlineStoreError
-from features.online import Asked, Change, Found
+from features.online import Asked, Change, Found, read_in_thread
 from lakehouse.snapshot import quote_name
 
 #: SQLite takes a limited number of values in one statement.
@@ -76,6 +76,9 @@ class SqliteTables:
         with self._open() as connection:
             connection.execute("BEGIN")  # record and rows of one instant
             return [self._read(connection, one) for one in asked]
+
+    async def read_async(self, asked: Sequence[Asked]) -> list[Found]:
+        return await read_in_thread(self.read, asked)
 
     def _read(self, connection: sqlite3.Connection, asked: Asked) -> Found:
         record = _record(connection, asked.view)

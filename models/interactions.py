@@ -181,14 +181,28 @@ def microseconds(at: datetime) -> int:
     return (whole.days * 86_400 + whole.seconds) * 1_000_000 + whole.microseconds
 
 
+class Positions:
+    """Where values stand among keys that are asked for again and again.
+
+    Args:
+        keys: distinct, in any order.
+    """
+
+    def __init__(self, keys: Int64s) -> None:
+        self._order = np.argsort(keys, kind="stable")
+        self._sorted = keys[self._order]
+
+    def of(self, values: Int64s) -> Int64s:
+        """The position of each value, -1 where it has none: int64 [values]."""
+        if not len(self._sorted):
+            return np.full(len(values), -1, dtype=np.int64)
+        slot = np.minimum(np.searchsorted(self._sorted, values), len(self._sorted) - 1)
+        return np.where(self._sorted[slot] == values, self._order[slot], -1)
+
+
 def positions(keys: Int64s, values: Int64s) -> Int64s:
     """Where each value stands in `keys` (distinct, in any order), -1 where it does not: int64 [values]."""
-    if not len(keys):
-        return np.full(len(values), -1, dtype=np.int64)
-    order = np.argsort(keys, kind="stable")
-    slot = np.minimum(np.searchsorted(keys, values, sorter=order), len(keys) - 1)
-    found = order[slot]
-    return np.where(keys[found] == values, found, -1).astype(np.int64)
+    return Positions(keys).of(values)
 
 
 def int64_column(table: pa.Table, name: str, where: str) -> Int64s:

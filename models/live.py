@@ -18,12 +18,22 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from models.anchors import USER_STATE, VISIT_US
-from models.interactions import DAY_US, Bools, Float32s, Histories, Int64s, int64_column, microseconds, positions
+from models.interactions import (
+    DAY_US,
+    Bools,
+    Float32s,
+    Histories,
+    Int64s,
+    Positions,
+    int64_column,
+    microseconds,
+    positions,
+)
 from models.recommender import Recommender
 from models.signals import TRANSITION_HALF_LIFE_ITEMS, TRANSITION_SCALE
 
-#: Weights of history below this share of the newest item's are left out; float32 can't show them.
-_LEAST = 2.0**-30
+#: Weights of history below this share of the newest item's are left out; float32, of 24 bits, can't show them.
+_LEAST = 2.0**-24
 
 _ONE = np.ones(1, dtype=np.int64)
 
@@ -38,10 +48,17 @@ class History(NamedTuple):
 
 
 class _Instant(NamedTuple):
-    """What a second has in common for everybody: signals over the items, and the fading of each day's ratings."""
+    """What a second has in common for everybody.
+
+    Attributes:
+        signals: float32 [signals, items], zero where they depend on the user.
+        fading: float32 [days], how much of each day's ratings counts.
+        since: by day, the signal of what has been rated from then on: float32 [items], worked out when it is asked for.
+    """
 
     signals: Float32s
     fading: Float32s
+    since: dict[int, Float32s]
 
 
 class LiveScorer:
@@ -65,11 +82,14 @@ class LiveScorer:
         with torch.inference_mode():
             self._item_tower = _array(ranker.item_tower(encoded))
         weights = {name: _array(value) for name, value in ranker.state_dict().items()}
-        self._linear, self._gate = weights["linear.weight"][0], weights["gate.weight"]
+        # Signals are scaled, (signal - mean) / spread, in the weights that they meet, and not one by one.
+        mean, spread = weights["mean"], weights["spread"]
+        self._mean = mean
+        self._linear, self._gate = weights["linear.weight"][0] / spread, weights["gate.weight"] / spread[:, None]
         self._user_weight, self._user_bias = weights["user_tower.weight"], weights["user_tower.bias"]
-        self._bend_in, self._bend_bias = weights["bend.0.weight"].T.copy(), weights["bend.0.bias"]
+        self._bend_in = np.ascontiguousarray(weights["bend.0.weight"] / spread)
+        self._bend_bias = (weights["bend.0.bias"] - self._bend_in @ mean)[:, None]
         self._bend_out = weights["bend.2.weight"][0]
-        self._mean, self._spread = weights["mean"], weights["spread"]
         column = positions(signals.items, self.item_ids)
         self._known = column >= 0
         # Row: met; column: an item of the catalogue, 0 where the model never met it.
@@ -81,19 +101,18 @@ class LiveScorer:
         self._counts[:, self._known] = signals.day_counts[:, column[self._known]]
         self._first_met = np.zeros(len(self.item_ids), dtype=np.int64)
         self._first_met[self._known] = signals.first_met[column[self._known]]
-        self._row_of = {int(item): row for row, item in enumerate(signals.items)}
-        self._column_of = {int(item): place for place, item in enumerate(self.item_ids)}
+        self._rows, self._columns = Positions(signals.items), Positions(self.item_ids)
         self._decay = _decay(model.config.history_half_life_items)
         self._transition_decay = _decay(TRANSITION_HALF_LIFE_ITEMS)
-        self._second, self._now = -1, _Instant(np.zeros((0, 0), np.float32), np.zeros(0, np.float32))
+        self._second, self._now = -1, _Instant(np.zeros((0, 0), np.float32), np.zeros(0, np.float32), {})
 
     def column(self, item_id: int) -> int | None:
         """Where an item stands among the scores; None for one that is not in the catalogue."""
-        return self._column_of.get(item_id)
+        return _position(self._columns, item_id)
 
     def trained_on(self, item_id: int) -> bool:
         """Whether the model met the item in training."""
-        return item_id in self._row_of
+        return _position(self._rows, item_id) is not None
 
     def scores(self, history: History, user: Mapping[str, object] | None, at: datetime) -> Float32s:
         """How well each item suits the user: float32 [items], as `Recommender.scores` gives them.
@@ -106,59 +125,56 @@ class LiveScorer:
         now = microseconds(at)
         instant = self._at(now)
         signals = instant.signals.copy()
-        signals[:, 0] = self._from_history(history, self._decay, self._weights)
-        signals[:, -3] = self._since(int(history.rated_at[-1]) if len(history.rated_at) else None, instant)
-        signals[:, -1] = np.log1p(
-            TRANSITION_SCALE * self._from_history(history, self._transition_decay, self._transitions)
-        )
+        rows, ranks = self._newest(history)
+        signals[0] = _faded(self._weights, rows, ranks, self._decay)
+        signals[-3] = self._since(int(history.rated_at[-1]) if len(history.rated_at) else None, instant)
+        transitions = _faded(self._transitions, rows, ranks, self._transition_decay)
+        signals[-1] = np.log1p(TRANSITION_SCALE * transitions)
         if self.model.sequence is not None:
             one = Histories(_ONE, np.zeros(len(history.item_ids), np.int64), *history, np.array([now]))
-            signals = np.column_stack([signals, self.model.sequence.scores(one, self.item_ids)[0]])
+            signals = np.vstack([signals, self.model.sequence.scores(one, self.item_ids)])
         encoder = self.model.user_encoder
         features = encoder.unknown() if user is None else encoder.encode_values(user)
         row = np.concatenate([features, _state(history, now)])
-        scaled = (signals - self._mean) / self._spread
-        scores = scaled @ (self._linear + self._gate @ row) + self._item_tower @ (
-            self._user_weight @ row + self._user_bias
-        )
+        linear = self._linear + self._gate @ row
+        scores = linear @ signals - linear @ self._mean
+        scores += self._item_tower @ (self._user_weight @ row + self._user_bias)
         if len(history.item_ids):
-            scores += np.maximum(scaled @ self._bend_in + self._bend_bias, 0.0) @ self._bend_out
+            bent = self._bend_in @ signals
+            bent += self._bend_bias
+            scores += self._bend_out @ np.maximum(bent, 0.0, out=bent)
         return np.asarray(scores, dtype=np.float32)
 
     def seen(self, history: History) -> Bools:
         """Which items the history holds: bool [items]."""
         mask = np.zeros(len(self.item_ids), dtype=np.bool_)
-        places = [self._column_of[item] for item in history.item_ids.tolist() if item in self._column_of]
-        mask[places] = True
+        places = self._columns.of(history.item_ids)
+        mask[places[places >= 0]] = True
         return mask
 
     def similar(self, item_id: int) -> Float32s | None:
         """The item-to-item weight of one item on each: float32 [items]; None where the model never met the item."""
-        row = self._row_of.get(item_id)
+        row = _position(self._rows, item_id)
         return None if row is None else self._weights[row].copy()
 
-    def _from_history(self, history: History, decay: Float64s, weights: Float32s) -> Float32s:
-        """The weights of the newest items of the history on each item, added up: float32 [items]."""
-        newest = history.item_ids[::-1][: len(decay)].tolist()
-        # Of an item met twice the newest event counts, as the profile of `Signals` has it.
-        weight: dict[int, float] = {}
-        for rank, item in enumerate(newest):
-            row = self._row_of.get(item)
-            if row is not None:
-                weight.setdefault(row, float(decay[rank]))
-        if not weight:
-            return np.zeros(len(self.item_ids), dtype=np.float32)
-        rows = np.fromiter(weight, dtype=np.int64, count=len(weight))
-        values = np.fromiter(weight.values(), dtype=np.float32, count=len(weight))
-        return np.asarray(values @ weights[rows], dtype=np.float32)
+    def _newest(self, history: History) -> tuple[Int64s, Int64s]:
+        """The history's newest items that the model met, newest first: their rows, and how many events are newer."""
+        most = max(len(self._decay), len(self._transition_decay))
+        rows = self._rows.of(history.item_ids[: -most - 1 : -1])
+        # Of an item met twice the newest event counts, as in `Signals`.
+        ranks = np.sort(np.unique(rows, return_index=True)[1])
+        ranks = ranks[rows[ranks] >= 0]
+        return rows[ranks], ranks
 
     def _since(self, last_seen: int | None, instant: _Instant) -> Float32s:
         """log of 1 + faded ratings of the days that began after the user's last visit."""
         starts = self.model.signals.day_starts
         first = 0 if last_seen is None else int(np.searchsorted(starts, last_seen, side="right"))
-        if first == len(starts):
-            return np.zeros(len(self.item_ids), dtype=np.float32)
-        return np.asarray(np.log1p(instant.fading[first:] @ self._counts[first:]), dtype=np.float32)
+        known = instant.since.get(first)
+        if known is None:
+            known = np.log1p(instant.fading[first:] @ self._counts[first:])
+            instant.since[first] = known
+        return known
 
     def _at(self, now: int) -> _Instant:
         second = now // 1_000_000
@@ -169,13 +185,18 @@ class LiveScorer:
     def _instant(self, at: int) -> _Instant:
         half_lives = self.model.config.popularity_half_lives_days
         age = np.maximum((at - self.model.signals.day_starts) / DAY_US - 0.5, 0.0)
-        signals = np.zeros((len(self.item_ids), len(half_lives) + 5), dtype=np.float32)
+        signals = np.zeros((len(half_lives) + 5, len(self.item_ids)), dtype=np.float32)
         for place, half_life in enumerate(half_lives, start=1):
-            signals[:, place] = np.log1p((0.5 ** (age / half_life)).astype(np.float32) @ self._counts)
-        signals[:, -4] = np.log1p(self._counts.sum(axis=0))
+            signals[place] = np.log1p((0.5 ** (age / half_life)).astype(np.float32) @ self._counts)
+        signals[-4] = np.log1p(self._counts.sum(axis=0))
         days = np.maximum(at - self._first_met[self._known], 0) / DAY_US
-        signals[self._known, -2] = np.log1p(days)
-        return _Instant(signals, (0.5 ** (age / half_lives[-1])).astype(np.float32))
+        signals[-2, self._known] = np.log1p(days)
+        return _Instant(signals, (0.5 ** (age / half_lives[-1])).astype(np.float32), {})
+
+
+def _position(among: Positions, item_id: int) -> int | None:
+    found = int(among.of(np.array([item_id]))[0])
+    return found if found >= 0 else None
 
 
 def instant_of(at: int) -> datetime:
@@ -191,6 +212,12 @@ def _state(history: History, now: int) -> Float32s:
     state = [math.log1p(count) / 5.0, math.log1p(max(passed / DAY_US, 0.0)) / 5.0, float(visiting), float(count == 0)]
     assert len(state) == len(USER_STATE)
     return np.array(state, dtype=np.float32)
+
+
+def _faded(weights: Float32s, rows: Int64s, ranks: Int64s, decay: Float64s) -> Float32s:
+    """The rows of the weights, each by the decay of its rank, added up: float32 [items]; ranks grow."""
+    count = int(np.searchsorted(ranks, len(decay)))
+    return np.asarray(decay[ranks[:count]].astype(np.float32) @ weights[rows[:count]], dtype=np.float32)
 
 
 def _decay(half_life_items: float) -> Float64s:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -89,7 +88,6 @@ class OnlineFeatures:
         views = {name.partition("__")[0] for name in (*self.user_columns, *self.item_columns)}
         self.pins: dict[str, Snapshot[Table]] = {view: pins[view] for view in sorted(views)}
         self._described = {pin.row.contract.key: pin for pin in pins.values()}
-        self._pool = ThreadPoolExecutor(4, thread_name_prefix="features")
         self._quiet_until = 0.0
         self.down: str | None = None
         self.known_at: dict[str, datetime] = {}
@@ -137,20 +135,15 @@ class OnlineFeatures:
     async def user(self, user_id: int) -> UserFeatures:
         """One user's features, within the deadline."""
         if time.monotonic() >= self._quiet_until:
-            loop = asyncio.get_running_loop()
-            asked = loop.run_in_executor(self._pool, self._users.read, {"user_id": [user_id]})
-            done, _ = await asyncio.wait({asked}, timeout=self._deadline)
-            why = f"no answer within {1000 * self._deadline:g} ms"
-            if done:
-                try:
-                    answer = asked.result()
-                    self.down = None
-                    return UserFeatures(self._known(answer), "online", answer)
-                except (OnlineStoreError, NotMaterializedError) as error:
-                    why = error.message
-            else:
-                asked.add_done_callback(lambda late: late.exception())  # looked at, so that nobody complains
-            self.down = why
+            try:
+                async with asyncio.timeout(self._deadline):
+                    answer = await self._users.read_async({"user_id": [user_id]})
+                self.down = None
+                return UserFeatures(self._known(answer), "online", answer)
+            except TimeoutError:
+                self.down = f"no answer within {1000 * self._deadline:g} ms"
+            except (OnlineStoreError, NotMaterializedError) as error:
+                self.down = error.message
             self._quiet_until = time.monotonic() + _PAUSE
         return self.last(user_id)
 

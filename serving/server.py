@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
+import sys
 from collections.abc import Callable
 
 import uvicorn
@@ -51,6 +52,9 @@ def run(app: ASGIApp, listening: socket.socket, *, started: Callable[[], None] =
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for noisy in ("httpx", "alembic", "mlflow"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # A model that is loaded in a thread, or features that are read in one, must not hold up answers: the interpreter is
+    # handed on after half a millisecond, not five.
+    sys.setswitchinterval(0.0005)
     _Server(server_config(app), started).run([listening])
 
 

@@ -35,6 +35,8 @@ from serving.watch import Bounds, Burn, Watch
 
 #: Requests that a shadow replays.
 SHADOWED = 200
+#: Seconds of rest after each of them, for the requests that are answered meanwhile.
+_REST = 0.01
 #: Least overlap of the two slots' lists with which a switch needs no force.
 LEAST_OVERLAP = 0.1
 #: Users whose lists are compared when nothing was asked yet.
@@ -213,6 +215,7 @@ class Deployments:
                 k = max(k, request.k)
                 overlaps.append(len(lists[0] & lists[1]) / len(lists[0]))
                 by_group.setdefault(group, []).append(overlaps[-1])
+            time.sleep(_REST)
         return Shadow(
             requests=len(asked),
             k=k,

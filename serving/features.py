@@ -23,8 +23,9 @@ from lakehouse.contracts.table import Table
 from lakehouse.snapshot import Snapshot
 from serving.errors import NotReadyError
 
-#: Entities read from the store at once.
-_AT_ONCE = 5_000
+#: Entities read from the store at once when all are. After each lot the thread rests as long: requests are answered
+#: beside it.
+_AT_ONCE = 250
 #: Seconds for which the store is left alone after it failed to answer.
 _PAUSE = 1.0
 
@@ -178,10 +179,12 @@ class OnlineFeatures:
         ids = self._ids(key)
         columns: dict[str, list[OnlineValue]] = {key: list(ids)}
         for start in range(0, max(len(ids), 1), _AT_ONCE):
+            started = time.perf_counter()
             answer = reader.read({key: ids[start : start + _AT_ONCE]})
             for name, values in answer.values.items():
                 columns.setdefault(name, []).extend(values)
             self.known_at |= {view: state.interval.end for view, state in answer.states.items()}
+            time.sleep(time.perf_counter() - started)
         return Entities(key, columns)
 
     def _offline(self, key: str, at: datetime) -> Entities:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import logging
 import socket
@@ -78,5 +79,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # Models, catalogue and features stay; the collector need not go through them again while a request waits.
+        gc.collect()
+        gc.freeze()
         if not self.should_exit:
             self._told()

@@ -53,6 +53,8 @@ from serving.watch import Bounds
 
 #: Seconds between looks at the store, the lake and the registry.
 REFRESH_SECONDS = 15.0
+#: How often the ledger is read into the metrics; what it says changes by the night and the hour.
+MEASURE_SECONDS = 300.0
 
 log = logging.getLogger("millrace.serving")
 
@@ -246,17 +248,25 @@ class Service:
         )
 
     async def refresh(self) -> None:
-        """Take what is new in the store and the lake, and measure what the metrics say of them."""
+        """Take what is new in the store, the registry and the lake."""
         for slot in (self.deployments.route.active, self.deployments.route.other):
             if slot is not None and await asyncio.to_thread(slot.features.changed):
                 self.deployments.renew(await asyncio.to_thread(self._renewed, slot))
         await asyncio.to_thread(self._look_around)
         self._gauge()
 
+    async def measure(self) -> None:
+        """Read the ledger's last words into the metrics: some hundred milliseconds of work, so not at every refresh."""
+        await asyncio.to_thread(measure_lake, self.lake, self.metrics, self.clock.now())
+
     async def _keep_fresh(self) -> None:
+        due = 0.0
         while True:
             try:
                 await self.refresh()
+                if time.monotonic() >= due:
+                    await self.measure()
+                    due = time.monotonic() + MEASURE_SECONDS
             except MillraceError as error:
                 log.error("What is new could not be read: %s", error.message)
             await asyncio.sleep(REFRESH_SECONDS)
@@ -348,7 +358,7 @@ class Service:
         )
 
     def _look_around(self) -> None:
-        """In a thread: the registry's champion, newer ratings, and the ledger's last words."""
+        """In a thread: the registry's champion, and newer ratings."""
         try:
             self.deployments.champion = find(CHAMPION).version
             self.registry_down = None
@@ -359,7 +369,6 @@ class Service:
         if version != self._ratings_version:
             self.histories.rebase(_ratings(self.lake)[1])
             self._ratings_version = version
-        measure_lake(self.lake, self.metrics, self.clock.now())
 
     def _gauge(self) -> None:
         """What is known without asking anybody."""

@@ -12,7 +12,7 @@ import ast
 import hashlib
 import inspect
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -107,14 +107,9 @@ def sources(start: Path, roots: tuple[Path, ...]) -> dict[str, str]:
         if path in seen:
             continue
         seen.add(path)
-        root = next(r for r in roots if path.is_relative_to(r))
-        digest, imported = _read(path)
-        found[str(path.relative_to(root))] = digest
-        for resource in sorted(path.parent.iterdir()) if path.parent != root else ():
-            if resource.suffix in RESOURCES:
-                found[str(resource.relative_to(root))] = _digest(resource)
-        for name in imported:
-            todo.extend(_files(name, roots))
+        digests, imported = _read(path, roots)
+        found.update(digests)
+        todo.extend(imported)
     return found
 
 
@@ -154,10 +149,15 @@ def _rows(hint: object) -> Iterator[type[Table]]:
 
 
 @cache
-def _read(path: Path) -> tuple[str, tuple[str, ...]]:
+def _read(path: Path, roots: tuple[Path, ...]) -> tuple[dict[str, str], list[Path]]:
+    """The digests of a file and of the resources beside it, and the project files that it imports."""
+    root = next(r for r in roots if path.is_relative_to(r))
     content = path.read_bytes()
+    digests = {str(path.relative_to(root)): hashlib.sha256(content).hexdigest()}
+    if path.parent != root:
+        digests.update(_resources(path.parent, root))
     names: list[str] = []
-    for node in ast.walk(ast.parse(content)):
+    for node in _statements(ast.parse(content).body):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -165,7 +165,20 @@ def _read(path: Path) -> tuple[str, tuple[str, ...]]:
             module = ".".join(part for part in (package, node.module) if part)
             names.append(module)
             names += [f"{module}.{alias.name}" for alias in node.names]
-    return hashlib.sha256(content).hexdigest(), tuple(dict.fromkeys(names))
+    return digests, [found for name in dict.fromkeys(names) for found in _files(name, roots)]
+
+
+def _statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """All statements, at every depth: what imports is one, so that expressions need not be looked through."""
+    for one in body:
+        yield one
+        for inner in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _statements(getattr(one, inner, ()))
+
+
+@cache
+def _resources(folder: Path, root: Path) -> dict[str, str]:
+    return {str(one.relative_to(root)): _digest(one) for one in folder.iterdir() if one.suffix in RESOURCES}
 
 
 @cache
@@ -173,16 +186,19 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _files(name: str, roots: tuple[Path, ...]) -> Iterator[Path]:
+@cache
+def _files(name: str, roots: tuple[Path, ...]) -> list[Path]:
     """The project files behind a dotted name: the module, and the packages above it, which Python runs first."""
     parts = name.split(".")
+    found = []
     for root in roots:
         folder = root
         for part in parts:
             if (folder / f"{part}.py").is_file():
-                yield folder / f"{part}.py"
+                found.append(folder / f"{part}.py")
                 break
             folder = folder / part
             if not (folder / "__init__.py").is_file():
                 break
-            yield folder / "__init__.py"
+            found.append(folder / "__init__.py")
+    return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -97,6 +99,27 @@ def test_redis_going_away_changes_no_list_and_is_said_and_its_return_is_noticed(
         materialized(night, tmp_path / "features", url)
         wait_for(lambda: running.client.recommend(ask).features.source == "online")
         assert running.client.health().status == "ok"
+
+
+def test_an_answer_that_comes_too_late_is_given_to_nobody_else(
+    serve: Serve, night: Night, redis_server: Redis, tmp_path: Path
+) -> None:
+    store = materialized(night, tmp_path / "features", f"redis://127.0.0.1:{redis_server.port}/0")
+    asks = [RecommendRequest(user_id=user, k=1, details=True) for user in night.users[:10]]
+    with serve(store=store, features_deadline_ms=2000.0) as running:
+        before = [running.client.recommend(ask) for ask in asks]
+        assert {answer.features.source for answer in before} == {"online"}
+        assert len({json.dumps(answer.features.values, sort_keys=True) for answer in before}) == len(asks)
+        assert redis_server.process is not None
+        redis_server.process.send_signal(signal.SIGSTOP)
+        try:
+            late = running.client.recommend(asks[0])  # the server has the question, and answers when it goes on
+            assert late.features.source == "snapshot" and late.features.values == before[0].features.values
+        finally:
+            redis_server.process.send_signal(signal.SIGCONT)
+        wait_for(lambda: running.client.recommend(asks[1]).features.source == "online")
+        after = [running.client.recommend(ask) for ask in asks]
+        assert [answer.features for answer in after] == [answer.features for answer in before]
 
 
 def test_a_service_starts_without_its_store_from_the_pinned_versions(

@@ -16,15 +16,14 @@ from tasks.cache import MILLRACE_ROOT, ProjectDigest, contracts, import_root, so
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
     """Files are digested once a process; here each look is a new one."""
-    caches = (cache._read, cache._digest, cache.environment_digest, cache.sources)
-
-    def clear() -> None:
-        for one in caches:
-            one.cache_clear()
-
     clear()
     yield
     clear()
+
+
+def clear() -> None:
+    for one in (cache._read, cache._resources, cache._files, cache._digest, cache.environment_digest, cache.sources):
+        one.cache_clear()
 
 
 @pytest.fixture
@@ -53,8 +52,7 @@ def project(tmp_path: Path) -> Path:
 
 def version(project: Path, monkeypatch: pytest.MonkeyPatch, name: str = "run", salt: str = "") -> str:
     """The cache version of a function of job/flow.py, as flytekit asks for it."""
-    for one in (cache._read, cache._digest, cache.environment_digest, cache.sources):
-        one.cache_clear()
+    clear()
     with monkeypatch.context() as patch:
         patch.syspath_prepend(str(project))
         modules = {name for name in sys.modules if name.partition(".")[0] in ("job", "parts")}
@@ -140,3 +138,40 @@ def test_a_task_of_the_nightly_job_depends_on_the_layers_below_it_and_on_no_othe
         found
     )
     assert not {name for name in found if name.startswith(("workflows/", "models/", "cli/", "tasks/train"))}
+
+
+IMPORTS = """
+if True: import m0
+else: import m1
+for _ in (): import m2
+else: import m3
+while False:
+    import m4
+else: import m5
+try: import m6
+except ValueError: import m7
+else: import m8
+finally: import m9
+try: pass
+except* OSError: import m10
+with open("x") as x: import m11
+match 1:
+    case 1: import m12
+    case _:
+        if True: import m13
+class A:
+    import m14
+    async def f(self):
+        async with self: import m15
+        async for _ in self:
+            def g():
+                lambda: 0; import m16
+""".lstrip()
+
+
+def test_an_import_is_seen_in_every_kind_of_statement(tmp_path: Path) -> None:
+    names = [f"m{number}.py" for number in range(17)]
+    for name in names:
+        (tmp_path / name).write_text("")
+    (tmp_path / "start.py").write_text(IMPORTS)
+    assert sorted(sources(tmp_path / "start.py", (tmp_path,))) == sorted([*names, "start.py"])

@@ -47,8 +47,8 @@ def test_a_changed_declaration_is_computed_anew(tmp_path: Path, monkeypatch: pyt
         module.write_text(text)
         importlib.invalidate_caches()
         sys.modules.pop("test_mine_views", None)
-        cache._read.cache_clear()
-        cache.sources.cache_clear()
+        for one in (cache._read, cache._files, cache._digest, cache.sources):
+            one.cache_clear()
         return code_digest(importlib.import_module("test_mine_views").Mine)
 
     first = digest(VIEW)

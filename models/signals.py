@@ -121,7 +121,7 @@ class Signals:
         known = column >= 0
         profile = self._profile(histories, settings.history_half_life_items)[0]
         newest = self._profile(histories, TRANSITION_HALF_LIFE_ITEMS)[0]
-        met = np.flatnonzero(profile + newest)
+        met = np.flatnonzero(profile + newest > 2.0**-24)  # float32 can't show less beside the newest
         alike, after = (np.zeros((len(met), len(items)), dtype=np.float32) for _ in range(2))
         alike[:, known] = profile[met, None] * self.item_to_item[met][:, column[known]]
         after[:, known] = TRANSITION_SCALE * newest[met, None] * self.transitions[met][:, column[known]]

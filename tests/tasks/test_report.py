@@ -344,7 +344,8 @@ SHOWN = {
     "night-explanations": (
         "the challenger's ranker", "falls by 0.413; without another of the newest, by 0.031: +0.382",
         "(+0.281 to +0.482) over 72 users", "the 12 largest of 15", "column_11 0.0667 0.0600 to 0.0733",
-        "Contact (1997) for user 405", "Fargo (1996): +0.812 +0.812", "movies__genres: \u22120.203 \u22120.203", "all else: +0.100 +0.100",
+        "Contact (1997) for user 405", "Fargo (1996): +0.812 +0.812", "movies__genres: \u22120.203 \u22120.203",
+        "all else: +0.100 +0.100",
         "together +1.009",
     ),
     "night-lineage": ("movie_cards@3 1,682 rows", "training set 90,429 rows, 4f1c09"),

@@ -64,7 +64,7 @@ lock: ## resolve the environment anew into requirements.lock (hashes, no index)
 	@$(BIN)/uv pip compile pyproject.toml --extra all --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --no-annotate --upgrade -q -o requirements.lock
 
-benchmark: setup ## time and memory (WHAT=main_job, lakehouse, features, features_online, drift, recommender, transformer, llm, orchestration or serving; results: docs/benchmarks.md)
+benchmark: setup ## time and memory (WHAT=main_job, lakehouse, features, features_online, drift, recommender, precision, training_cost, transformer, llm, orchestration or serving; results: docs/benchmarks.md)
 	@$(BIN)/python -m benchmarks.$(WHAT) $(OPTIONS)
 
 clean: ## remove what runs leave behind (.millrace) and caches; the environment stays

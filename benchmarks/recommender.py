@@ -2,14 +2,18 @@
 
     make demo && make benchmark WHAT=recommender [OPTIONS="--protocols replay next split last --windows 8 --days 14"]
     make benchmark WHAT=recommender OPTIONS="--data interactions.parquet"
+    make benchmark WHAT=recommender OPTIONS="--protocols staleness"
 
 Replay: train on all before a day, rank the whole catalogue for everybody who met something new in the days after, roll
 on. Next: the same windows and models, but each user is asked once in the midst of a window, with the history of that
-instant, what comes next. Split: one split by time, 80 to 20. Last: leave each user's last item out. Without
-``--data``, interactions and features are read from the lake that the nightly job made, each feature as it was known at
-its instant (Feast, pinned versions); a file has user_id, item_id and rated_at and no features. Values are means over
-users (and windows) with 95 % bootstrap intervals; differences are paired. ALS is the library implicit's. The model's
-settings were chosen on windows up to 1998-03-20, so the windows after that day are shown apart.
+instant, what comes next. Split: one split by time, 80 to 20. Last: leave each user's last item out. Staleness, which is
+run only when it is named: the windows of replay and next, by models made of what there was 1 to 90 days earlier, with
+the histories of now and with those of then.
+
+Without ``--data``, interactions and features are read from the lake that the nightly job made, each feature as it was
+known at its instant (Feast, pinned versions); a file has user_id, item_id and rated_at and no features. Values are
+means over users (and windows) with 95 % bootstrap intervals; differences are paired. ALS is the library implicit's. The
+model's settings were chosen on windows up to 1998-03-20, so the windows after that day are shown apart.
 """
 
 from __future__ import annotations
@@ -18,13 +22,14 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv
 
@@ -33,9 +38,9 @@ from features.tables import ItemStats, UserStats
 from lakehouse import Lakehouse, Snapshot, Table
 from lakehouse.tables import Movie, MovieCard, Rating, User
 from models.baselines import Ease, ItemKnn, Popularity, SequentialRules
-from models.evaluation import Float64s, NewestInteractions, interval, ndcg_and_recall
+from models.evaluation import Float64s, NewestInteractions, interval, ndcg
 from models.features import FeatureSpec
-from models.interactions import Bools, Float32s, Int64s, Query, Scorer, positions
+from models.interactions import Bools, Float32s, Histories, Int64s, Query, Scorer, microseconds, positions
 from models.movielens import ITEM_FEATURES, USER_FEATURES
 from models.protocols import leave_last_out, next_items, rolling_replay, time_split
 from models.recommender import Recommender, RecommenderConfig, fit
@@ -43,13 +48,15 @@ from models.sequence import SequenceConfig
 
 TUNED_UNTIL = datetime(1998, 3, 20, tzinfo=UTC)
 PROTOCOLS = ["replay", "next", "split", "last"]
+#: Days that a model lags behind in the staleness curve; the first is the one that the others are compared with.
+AGES = (0, 1, 7, 30, 90)
 LLM = ("movie_cards__mood", "movie_cards__audience")
 NOTHING = FeatureSpec()
 WITHOUT_LLM = ITEM_FEATURES.model_copy(
     update={"categorical": tuple(c for c in ITEM_FEATURES.categorical if c not in LLM)}
 )
 #: What the model is compared with: itself, less one part at a time.
-VARIANTS = {
+VARIANTS: dict[str, dict[str, object]] = {
     "model": {"user_features": USER_FEATURES, "item_features": ITEM_FEATURES},
     "without LLM features": {"user_features": USER_FEATURES, "item_features": WITHOUT_LLM},
     "without user features": {"user_features": NOTHING, "item_features": ITEM_FEATURES},
@@ -147,14 +154,14 @@ class Als:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=PROTOCOLS)
+    parser.add_argument("--protocols", nargs="+", choices=[*PROTOCOLS, "staleness"], default=PROTOCOLS)
     parser.add_argument("--windows", type=int, default=8)
     parser.add_argument("--days", type=int, default=14)
     parser.add_argument("--data", type=Path, help="Parquet or CSV with user_id, item_id, rated_at")
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
         world = BareWorld(options.data) if options.data else World(Path(folder))
-        variants = {"model": {}} if options.data else VARIANTS
+        variants: dict[str, dict[str, object]] = {"model": {}} if options.data else VARIANTS
         fitted: Fitted = {}
         if "replay" in options.protocols:
             tests = rolling_replay(world.interactions, windows=options.windows, days=options.days)
@@ -172,6 +179,11 @@ def main() -> None:
             table("One split by time, 80 to 20", judged(world, [time_split(world.interactions)], variants, fitted)[0])
         if "last" in options.protocols:
             table("Leave the last out", judged(world, [leave_last_out(world.interactions)], variants, fitted)[0])
+        if "staleness" in options.protocols:
+            models: dict[tuple[datetime, int], Recommender] = {}
+            for title, protocol in (("Staleness, replay", rolling_replay), ("Staleness, next item", next_items)):
+                tests = protocol(world.interactions, windows=options.windows, days=options.days)
+                curve(title, aged(world, tests, variants["model"], models))
 
 
 def judged(
@@ -186,7 +198,6 @@ def judged(
     for test in tests:
         query = world.query(test)
         items = query.item_ids()
-        relevant, seen, counts = test.relevant(items), test.histories.seen(items), test.target_counts()
         contenders: dict[str, Scorer] = {
             "popularity": Popularity.fit(test.train),
             "popularity of 7 days": Popularity.fit(test.train, last_days=7),
@@ -201,11 +212,11 @@ def judged(
                 fitted[key] = fit(test.train, test.train, config=RecommenderConfig.model_validate(changes))
             contenders[name] = fitted[key]
         for name, contender in contenders.items():
-            ndcg, _ = ndcg_and_recall(contender.scores(query), relevant, seen, target_counts=counts)
-            per_user[name].append(ndcg)
-        late.append(np.full(len(counts), test.cutoff >= TUNED_UNTIL))
+            per_user[name].append(ndcg(contender.scores(query), test, items))
+        users = len(test.histories)
+        late.append(np.full(users, test.cutoff >= TUNED_UNTIL))
         shown = ", ".join(f"{name} {per_user[name][-1].mean():.3f}" for name in contenders)
-        print(f"{test.cutoff.date()}: {len(counts)} users; {shown}", file=sys.stderr, flush=True)
+        print(f"{test.cutoff.date()}: {users} users; {shown}", file=sys.stderr, flush=True)
     return {name: np.concatenate(values) for name, values in per_user.items()}, np.concatenate(late)
 
 
@@ -217,6 +228,54 @@ def table(title: str, per_user: dict[str, Float64s]) -> None:
         own, gap = interval(values, metric=""), interval(model - values, metric="")
         difference = "" if name == "model" else f"{gap.value:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
         print(f"| {name} | {own.value:.4f} | {own.low:.4f} to {own.high:.4f} | {difference} |")
+
+
+def aged(
+    world: World | BareWorld,
+    tests: Iterable[NewestInteractions],
+    changes: dict[str, object],
+    models: dict[tuple[datetime, int], Recommender],
+) -> dict[tuple[int, str], Float64s]:
+    """NDCG@10 for every user of every test, by the model's age in days and by whose history it is told: that of now
+    ("fresh"), or that of then ("old"). Features and what counts as met already are those of now."""
+    per_user: dict[tuple[int, str], list[Float64s]] = defaultdict(list)
+    for test in tests:
+        query = world.query(test)
+        items = query.item_ids()
+        for age in AGES:
+            then = test.cutoff - timedelta(days=age)
+            if (test.cutoff, age) not in models:
+                known = test.train.filter(pc.less(test.train["rated_at"], then))
+                models[test.cutoff, age] = fit(known, known, config=RecommenderConfig.model_validate(changes))
+            model = models[test.cutoff, age]
+            old = _until(query.histories, microseconds(then))
+            for histories, asked in (("fresh", query), ("old", replace(query, histories=old))):
+                per_user[age, histories].append(ndcg(model.scores(asked), test, items))
+        shown = ", ".join(f"{age} days {per_user[age, 'fresh'][-1].mean():.3f}" for age in AGES)
+        print(f"{test.cutoff.date()}: {len(test.histories)} users; {shown}", file=sys.stderr, flush=True)
+    return {key: np.concatenate(values) for key, values in per_user.items()}
+
+
+def _until(histories: Histories, at: int) -> Histories:
+    kept = histories.rated_at < at
+    return replace(
+        histories,
+        rows=histories.rows[kept],
+        item_ids=histories.item_ids[kept],
+        rated_at=histories.rated_at[kept],
+    )
+
+
+def curve(title: str, per_user: dict[tuple[int, str], Float64s]) -> None:
+    best = per_user[AGES[0], "fresh"]
+    print(f"\n{title}: {len(best)} user and window pairs\n")
+    print("| model, days old | history | NDCG@10 | 95 % interval | minus the newest model with the history of now |")
+    print("|---:|---|---:|---:|---:|")
+    for (age, histories), values in per_user.items():
+        own, gap = interval(values, metric=""), interval(values - best, metric="")
+        lost = f"{gap.value:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
+        words = "of now" if histories == "fresh" else "of then"
+        print(f"| {age} | {words} | {own.value:.4f} | {own.low:.4f} to {own.high:.4f} | {lost} |")
 
 
 if __name__ == "__main__":

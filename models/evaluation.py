@@ -104,6 +104,12 @@ def evaluate(
     return [interval(values, metric=name, resamples=resamples, seed=seed) for name, values in per_user.items()]
 
 
+def ndcg(scores: Float32s, test: NewestInteractions, items: Int64s, *, k: int = 10) -> Float64s:
+    """NDCG@k of each of the test's users, scored over `items`, as `evaluate` takes it: float64 [users]."""
+    relevant, seen, counts = test.relevant(items), test.histories.seen(items), test.target_counts()
+    return ndcg_and_recall(scores, relevant, seen, target_counts=counts, k=k)[0]
+
+
 def ndcg_and_recall(
     scores: Float32s, relevant: Bools, seen: Bools, *, target_counts: Int64s | None = None, k: int = 10
 ) -> tuple[Float64s, Float64s]:

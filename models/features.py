@@ -92,6 +92,12 @@ class Encoder(BaseModel):
         values = [f"{name}={value}" for name in self.spec.texts() for value in self.vocabularies[name]]
         return [f"not among {self.where}", *numeric, *(f"{name} is null" for name in numeric), *values]
 
+    def sources(self) -> list[str]:
+        """The column that each place of the encoding comes from; of the first, what it says."""
+        numeric = [feature.column for feature in self.spec.numeric]
+        values = [name for name in self.spec.texts() for _ in self.vocabularies[name]]
+        return [f"among {self.where}", *numeric, *numeric, *values]
+
     def encode(self, table: pa.Table) -> Float32s:
         """float32 [rows, len(names())], finite. Raises FeatureColumnError, FeatureValueError."""
         columns = [_numbers(table, feature, self.where) for feature in self.spec.numeric]

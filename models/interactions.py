@@ -58,6 +58,13 @@ class Interactions:
         """The rows that a mask keeps."""
         return Interactions(self.user_ids[kept], self.item_ids[kept], self.rated_at[kept])
 
+    def newest_of_each(self) -> Interactions:
+        """The newest row of each user and item; itself where none is there twice."""
+        order = np.lexsort((self.item_ids, self.user_ids))  # stable: of the same pair, the newest is the last
+        users, items = self.user_ids[order], self.item_ids[order]
+        last = np.append((users[1:] != users[:-1]) | (items[1:] != items[:-1]), True)[: len(self)]
+        return self if last.all() else self.where(np.isin(np.arange(len(self)), order[last]))
+
     def catalogue(self) -> Int64s:
         """The items met, each once, ascending."""
         return np.unique(self.item_ids)

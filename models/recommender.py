@@ -10,7 +10,7 @@ that instant: what next? Then the signals are learned once more from all interac
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -106,6 +106,18 @@ class Recommendation(NamedTuple):
     score: float
 
 
+class Inputs(NamedTuple):
+    """What the ranker is given for some users of a query.
+
+    `signals`: float32 [users, items, signals]; `user`: float32 [users, encoded]; `item`: float32 [items, encoded].
+    """
+
+    histories: Histories
+    signals: torch.Tensor
+    user: torch.Tensor
+    item: torch.Tensor
+
+
 @dataclass(frozen=True)
 class Recommender:
     """A trained model; nothing changes it."""
@@ -129,17 +141,22 @@ class Recommender:
         A user without history is ranked by what is recent and by features; an item never met in training by its
         features alone. Raises FeatureColumnError or FeatureValueError on unusable feature columns.
         """
+        parts = []
+        for given in self.inputs(query):
+            with torch.inference_mode():
+                parts.append(self.ranker(given.signals, given.user, given.item).numpy())
+        return np.concatenate(parts) if parts else np.zeros((0, query.items.num_rows), dtype=np.float32)
+
+    def inputs(self, query: Query) -> Iterator[Inputs]:
+        """What the ranker is given for the query, USERS_AT_ONCE users at a time. Raises as `scores` does."""
         items, at = query.item_ids(), microseconds(query.at)
         item = torch.from_numpy(self.item_encoder.encode(query.items)).clone()
         user = _user_rows(self.user_encoder, query.users, query.histories)
-        parts = []
         for start in range(0, len(query.histories), USERS_AT_ONCE):
             histories = query.histories.slice(start, start + USERS_AT_ONCE)
             signals = all_signals(self.signals, self.sequence, histories, items, at, self.config.signals())
-            with torch.inference_mode():
-                rows = torch.from_numpy(user[start : start + USERS_AT_ONCE]).clone()
-                parts.append(self.ranker(torch.from_numpy(signals).clone(), rows, item).numpy())
-        return np.concatenate(parts) if parts else np.zeros((0, len(items)), dtype=np.float32)
+            rows = torch.from_numpy(user[start : start + USERS_AT_ONCE]).clone()
+            yield Inputs(histories, torch.from_numpy(signals).clone(), rows, item)
 
     def recommend(self, query: Query, k: int) -> list[list[Recommendation]]:
         """The k best items each user has not met, best first; fewer where the user has met nearly all."""

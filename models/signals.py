@@ -58,8 +58,13 @@ class Signals:
 
     @classmethod
     def learn(cls, log: Interactions, at: int, settings: SignalSettings) -> Signals:
-        """The statistics of `log`'s interactions before `at`, in microseconds."""
-        known = log.before(at)
+        """The statistics of `log`'s interactions before `at`, in microseconds.
+
+        A user counts once an item, by the newest of their interactions with it: however many there are of one user,
+        they add at most 1 to any count or pair.
+        """
+        before = log.before(at)
+        known = before.newest_of_each()
         items = known.catalogue()
         column = positions(items, known.item_ids)
         weights = ease(known, column, len(items), at, settings)
@@ -68,7 +73,7 @@ class Signals:
         counts = torch.zeros(DAYS_KEPT + 1, len(items)).numpy()  # aligned, see _product
         np.add.at(counts, (day, column), 1)
         first = np.full(len(items), np.iinfo(np.int64).max, dtype=np.int64)
-        np.minimum.at(first, column, known.rated_at)
+        np.minimum.at(first, positions(items, before.item_ids), before.rated_at)
         after = transitions(known, column, len(items), at, settings.rating_half_life_days)
         starts = (newest - DAYS_KEPT + np.arange(DAYS_KEPT + 1)) * DAY_US
         return cls(items, weights, starts, counts, first, after)
@@ -102,6 +107,27 @@ class Signals:
         spread[:, :, -1] = np.log1p(TRANSITION_SCALE * _product(newest, self.transitions)[:, column])
         out[:, known] = spread
         return out
+
+    def by_history(
+        self, histories: Histories, items: Int64s, settings: SignalSettings
+    ) -> tuple[Int64s, Float32s, Float32s]:
+        """What each item of one user's history adds to `item_to_item` and to `transitions`.
+
+        The items met that weigh anything, int64 [met]; and for each signal float32 [met, items], which add up to the
+        signal over the met. The first is a sum; of the second's log(1 + x) each summand has its share of x, which is
+        the share that integrated gradients from an empty history give it.
+        """
+        column = positions(self.items, items)
+        known = column >= 0
+        profile = self._profile(histories, settings.history_half_life_items)[0]
+        newest = self._profile(histories, TRANSITION_HALF_LIFE_ITEMS)[0]
+        met = np.flatnonzero(profile + newest > 2.0**-24)  # float32 can't show less beside the newest
+        alike, after = (np.zeros((len(met), len(items)), dtype=np.float32) for _ in range(2))
+        alike[:, known] = profile[met, None] * self.item_to_item[met][:, column[known]]
+        after[:, known] = TRANSITION_SCALE * newest[met, None] * self.transitions[met][:, column[known]]
+        whole = after.sum(axis=0)
+        after *= np.log1p(whole) / np.where(whole > 0, whole, 1)
+        return self.items[met], alike, after
 
     def _profile(self, histories: Histories, half_life_items: float) -> Float32s:
         """Each user's history as weights over the catalogue: float32 [users, catalogue]."""

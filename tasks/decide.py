@@ -20,7 +20,7 @@ from tasks.typed import task
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from lakehouse.ledger import Decision
+    from lakehouse.ledger import Decision, Promotion
 
 #: The newest ratings are compared with those of the weeks before them.
 CURRENT_DAYS = 14
@@ -89,8 +89,6 @@ def find_champion(lake: Lake, day: datetime) -> Champion:
     can be no champion: the night then trains as if there were none.
     """
     from lakehouse.ledger import Decision, Promotion, Run
-    from models.errors import RegistryError
-    from models.registry import fetch, find
 
     ledger = lake.open().ledger
     before = [p for p in ledger.read(Promotion) if p.day < day.date()]
@@ -102,11 +100,7 @@ def find_champion(lake: Lake, day: datetime) -> Champion:
     if not before:
         return Champion(drift_answered=drift_answered)
     last = max(before, key=lambda promotion: (promotion.day, promotion.promoted_at))
-    folder = Path(last.model_path)
-    if not folder.exists():
-        with suppress(RegistryError, OSError):  # who loads the model says what is missing
-            fetch(find(str(last.registry_version)), folder.parent)
-    if _of_earlier_code(folder):
+    if _of_earlier_code(files_of(last)):
         return Champion(drift_answered=drift_answered)
     return Champion(
         digest=last.model_digest,
@@ -115,6 +109,19 @@ def find_champion(lake: Lake, day: datetime) -> Champion:
         trained_until=last.trained_until,
         drift_answered=drift_answered,
     )
+
+
+def files_of(promotion: Promotion) -> Path:
+    """The folder of a promoted model's files, fetched from the registry where they are gone; who loads the model says
+    what is still missing."""
+    from models.errors import RegistryError
+    from models.registry import fetch, find
+
+    folder = Path(promotion.model_path)
+    if not folder.exists():
+        with suppress(RegistryError, OSError):
+            fetch(find(str(promotion.registry_version)), folder.parent)
+    return folder
 
 
 def _of_earlier_code(folder: Path) -> bool:

@@ -13,10 +13,12 @@ from lakehouse.settings import Settings
 from lakehouse.tables import Movie, MovieCard, Rating, User
 from tasks.decide import FeatureShift, RetrainDecision
 from tasks.enrich import LlmUsage
+from tasks.explain import Explanations
 from tasks.features import TrainingSet, ViewState
 from tasks.kept import Artifact
 from tasks.lake import Lake
 from tasks.promote import Outcome
+from tasks.staleness import Staleness
 from tasks.typed import task
 
 
@@ -51,6 +53,8 @@ class Evidence(BaseModel):
     decision: RetrainDecision
     training_set: TrainingSet
     outcome: Outcome
+    staleness: Staleness
+    explanations: Explanations
 
 
 @task(memory="2Gi", deck=True)
@@ -68,6 +72,8 @@ def conclude(
     decision: RetrainDecision,
     training_set: TrainingSet,
     outcome: Outcome,
+    staleness: Staleness,
+    explanations: Explanations,
     day: datetime,
     holdout_days: int,
     retrain_after_ratings: int,
@@ -109,6 +115,8 @@ def conclude(
         decision=decision,
         training_set=training_set,
         outcome=outcome,
+        staleness=staleness,
+        explanations=explanations,
     )
     lakehouse = lake.open()
     folder = Settings().state / "reports"

@@ -23,7 +23,7 @@ from tasks.typed import task
 
 if TYPE_CHECKING:
     from models.evaluation import Float64s, NewestInteractions
-    from models.interactions import Float32s, Int64s, Query, Scorer
+    from models.interactions import Query, Scorer
 
 #: What comes next in the midst of the window: each user is asked at an instant of it, with the history of that instant.
 NEXT_ITEM = "next item NDCG@10"
@@ -177,7 +177,7 @@ class _Test(NamedTuple):
 def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[str, Scorer]) -> Comparison:
     from models.baselines import Ease, ItemKnn, Popularity, SequentialRules
     from models.beyond_accuracy import list_quality
-    from models.evaluation import NewestInteractions, evaluate, interval
+    from models.evaluation import NewestInteractions, evaluate, interval, ndcg
     from models.fairness import by_group
     from models.protocols import next_item
 
@@ -199,12 +199,12 @@ def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[st
         for name, matrix in scores.items()
         for e in evaluate(matrix, newest, items)
     ]
-    per_user = {name: _ndcg(scores[name], newest, items) for name in models}
+    per_user = {name: ndcg(scores[name], newest, items) for name in models}
     paired = _paired("NDCG@10", per_user)
     midst = next_item(interactions, newest, training_set.until)
     if midst is not None:
         asked = midst.query(test.query.users, test.query.items)
-        next_up = {name: _ndcg(contender.scores(asked), midst, items) for name, contender in contenders.items()}
+        next_up = {name: ndcg(contender.scores(asked), midst, items) for name, contender in contenders.items()}
         rows += [
             Score(contender=name, **interval(values, metric=NEXT_ITEM).model_dump()) for name, values in next_up.items()
         ]
@@ -224,14 +224,6 @@ def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[st
         lists={name: list_quality(matrix, newest, items, genres) for name, matrix in scores.items()},
         examples=_examples(models[best], test, movies),
     )
-
-
-def _ndcg(scores: Float32s, test: NewestInteractions, items: Int64s) -> Float64s:
-    """NDCG@10 of each user of the test: float64 [users]."""
-    from models.evaluation import ndcg_and_recall
-
-    relevant, seen, counts = test.relevant(items), test.histories.seen(items), test.target_counts()
-    return ndcg_and_recall(scores, relevant, seen, target_counts=counts)[0]
 
 
 def _paired(metric: str, per_user: dict[str, Float64s]) -> list[Score]:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Literal, cast
 from lakehouse import Lakehouse, Snapshot
 from lakehouse.ledger import Cost, Metric, Promotion, Publication, Run
 from lakehouse.tables import Movie, MovieCard, Rating
+from tasks.promote import METRIC
 from tasks.report import model as page
+from tasks.train import NEXT_ITEM
 
 if TYPE_CHECKING:
     from tasks.night import Evidence
@@ -55,6 +57,7 @@ def write_up(
                 for contender, quality in comparison.lists.items()
             ),
         ),
+        staleness=_staleness(evidence),
         gates=tuple(page.GateVerdict(gate=g.gate, passed=g.passed, reason=g.reason) for g in outcome.gates),
         drift=page.DriftResult(
             threshold=max((shift.threshold for shift in drift), default=0.0),
@@ -76,6 +79,7 @@ def write_up(
         ),
         llm=_llm(evidence, cards, movies),
         recommendations=tuple(page.UserRecommendations(**e.model_dump()) for e in comparison.examples),
+        explanations=page.ExplanationResult(**evidence.explanations.model_dump()),
         lineage=_lineage(evidence),
         costs=tuple(
             page.TaskCost(
@@ -97,6 +101,30 @@ def write_up(
             packages={name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)},
         ),
     )
+
+
+def _staleness(evidence: Evidence) -> page.StalenessResult:
+    """The champions of earlier nights, and before them the one after this night, if this night made it."""
+    found, outcome = evidence.staleness, evidence.outcome
+    champions = [
+        page.FormerChampion(
+            nights_ago=one.nights_ago,
+            name=f"version {one.registry_version}",
+            trained_until=one.trained_until.date(),
+            scores=tuple(page.Score(**score.model_dump()) for score in one.scores),
+        )
+        for one in found.champions
+    ]
+    if outcome.model and outcome.verdict == "promoted":
+        own = [score for score in outcome.comparison.scores if score.contender == "challenger"]
+        new = page.FormerChampion(
+            nights_ago=0,
+            name=f"version {outcome.registry_version}",
+            trained_until=outcome.model.trained_until.date(),
+            scores=tuple(page.Score(**score.model_dump()) for score in own if score.metric in (METRIC, NEXT_ITEM)),
+        )
+        champions.insert(0, new)
+    return page.StalenessResult(champions=tuple(champions), left_out=tuple(found.left_out))
 
 
 def _batch(lake: Lakehouse, publication: Publication) -> page.BatchVerdict:

@@ -17,12 +17,14 @@ from lakehouse.tables import Movie
 from tasks.compiled import workflow
 from tasks.decide import Champion, RetrainDecision, decide, find_champion, measure_drift
 from tasks.enrich import enrich
+from tasks.explain import explain
 from tasks.features import TrainingSet, ViewState, build_training_set, compute_features, materialize
 from tasks.ingest import ingest
 from tasks.lake import Lake, open_lake
 from tasks.night import Night, conclude
 from tasks.promote import Outcome, judge, keep, register
 from tasks.publish import publish
+from tasks.staleness import look_back
 from tasks.train import compare, train, watch_champion
 
 
@@ -136,6 +138,9 @@ def nightly(
         .then(stay(training_set=training_set, movies=data.movies, champion=champion, decision=decided.decision))
     )
 
+    staleness = look_back(lake=lake, training_set=training_set, day=day)
+    explanations = explain(training_set=training_set, movies=data.movies, outcome=outcome, champion=champion)
+
     return conclude(
         lake=lake,
         users=data.users,
@@ -150,6 +155,8 @@ def nightly(
         decision=decided.decision,
         training_set=training_set,
         outcome=outcome,
+        staleness=staleness,
+        explanations=explanations,
         day=day,
         holdout_days=holdout_days,
         retrain_after_ratings=retrain_after_ratings,

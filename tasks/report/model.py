@@ -119,6 +119,30 @@ class EvaluationResult(Part):
         return list(dict.fromkeys(score.contender for score in self.scores))
 
 
+class FormerChampion(Part):
+    """A champion of an earlier night on the newest interactions; 0 nights ago: the one after this night."""
+
+    nights_ago: int = Field(ge=0, description="Since it was promoted.")
+    name: str
+    trained_until: date
+    scores: tuple[Score, ...]
+
+    def score(self, metric: str) -> Score | None:
+        """Its score by one metric, if it was measured."""
+        return next((score for score in self.scores if score.metric == metric), None)
+
+
+class StalenessResult(Part):
+    """What the champions of earlier nights would have scored today, the newest first."""
+
+    champions: tuple[FormerChampion, ...]
+    left_out: tuple[str, ...] = Field(default=(), description="Those that can't be asked, each with the reason.")
+
+    @property
+    def metrics(self) -> list[str]:
+        return list(dict.fromkeys(score.metric for one in self.champions for score in one.scores))
+
+
 class FeatureDrift(Part):
     """How far one feature moved from its reference, and whether chance explains it."""
 
@@ -279,6 +303,39 @@ class UserRecommendations(Part):
     recommended: tuple[str, ...]
 
 
+class Contribution(Part):
+    """What one thing adds to a score."""
+
+    what: str
+    history: bool = Field(description="Whether it is an item of the user's history; else it is an input, by name.")
+    value: float
+
+
+class WorkedExample(Part):
+    """Why one user would be recommended one film; the contributions and the rest add up to the margin."""
+
+    user_id: int
+    title: str
+    margin: float = Field(description="Score less that of the average film, for this user.")
+    contributions: tuple[Contribution, ...]
+    rest: float
+
+
+class ExplanationResult(Part):
+    """What moves the model's scores, in general and in a few examples."""
+
+    model: str = Field(description='"challenger" or "champion".')
+    importances: tuple[Score, ...] = Field(description="Mean size of each input's contributions, largest first.")
+    faithful: tuple[Score, ...] = Field(
+        description='Score lost without the item "named", a "random" one; "difference".'
+    )
+    examples: tuple[WorkedExample, ...] = ()
+
+    def lost(self, without: str) -> Score | None:
+        """What a score loses without the item named, a random one, or the difference."""
+        return next((score for score in self.faithful if score.contender == without), None)
+
+
 class Environment(Part):
     """What it takes to do the run again."""
 
@@ -302,6 +359,7 @@ class NightReport(Part):
     seconds: float = Field(ge=0, description="From the first task's start to the last one's end.")
     changes: Changes | None = None
     evaluation: EvaluationResult | None = None
+    staleness: StalenessResult | None = None
     gates: tuple[GateVerdict, ...] = ()
     drift: DriftResult | None = None
     batches: tuple[BatchVerdict, ...] = ()
@@ -311,6 +369,7 @@ class NightReport(Part):
     parity: tuple[ParityResult, ...] = ()
     llm: LlmUse | None = None
     recommendations: tuple[UserRecommendations, ...] = ()
+    explanations: ExplanationResult | None = None
     lineage: Lineage | None = None
     costs: tuple[TaskCost, ...] = ()
     environment: Environment | None = None

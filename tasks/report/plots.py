@@ -13,6 +13,7 @@ from tasks.report.model import (
     EvaluationResult,
     FeatureDrift,
     RatingCount,
+    StalenessResult,
     TaskCost,
 )
 from tasks.report.svg import Canvas, Drawing, clip, ticks
@@ -44,6 +45,33 @@ def score_plot(evaluation: EvaluationResult, metric: str) -> Drawing:
         canvas.line(left + max(score.low, 0) * step, y, left + score.high * step, y, f"interval {kind}", tip=tip)
         canvas.circle(left + score.value * step, y, 5, f"mark {kind}", tip=tip)
         canvas.text(HALF - 4, y + 4, f"{score.value:.4f}", "figure", anchor="end")
+    return canvas.drawing()
+
+
+def staleness_plot(staleness: StalenessResult, metric: str) -> Drawing:
+    """One metric of the champions of earlier nights over the nights since: dots with their 95 % intervals, joined."""
+    points = [(one, score) for one in staleness.champions if (score := one.score(metric)) is not None]
+    said = "; ".join(f"{one.nights_ago} nights ago {s.value:.4f} ({s.low:.4f} to {s.high:.4f})" for one, s in points)
+    height, left, right, base = 190.0, 52.0, HALF - 24.0, 150.0
+    canvas = Canvas(HALF, height, f"{metric} of the champions of earlier nights on today's interactions: {said}.")
+    scale = ticks(max(score.high for _, score in points), 3)
+    rise = (base - 10) / scale[-1]
+    nights = max(one.nights_ago for one, _ in points) or 1
+    step = (right - left - 16) / nights
+    for tick in scale:
+        canvas.line(left, base - tick * rise, right, base - tick * rise, "grid")
+        canvas.text(left - 8, base - tick * rise + 4, f"{tick:g}", "axis", anchor="end")
+    for tick in ticks(nights, min(5, nights)):
+        if tick <= nights and tick == int(tick):
+            canvas.text(left + 16 + tick * step, base + 18, f"{tick:g}", "axis", anchor="middle")
+    canvas.text((left + right) / 2, height - 4, "nights since it became champion", "axis", anchor="middle")
+    places = [(left + 16 + one.nights_ago * step, base - score.value * rise) for one, score in points]
+    canvas.path("M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in places), "edge")
+    for (one, score), (x, y) in zip(points, places, strict=True):
+        tip = f"{one.name}, trained until {one.trained_until}: {score.value:.4f} ({score.low:.4f} to {score.high:.4f})"
+        kind = "challenger" if one.nights_ago == 0 else "champion"
+        canvas.line(x, base - max(score.low, 0) * rise, x, base - score.high * rise, f"interval {kind}", tip=tip)
+        canvas.circle(x, y, 5, f"mark {kind}", tip=tip)
     return canvas.drawing()
 
 

@@ -19,7 +19,9 @@ from tasks.report.plots import (
     rating_plot,
     score_plot,
     share_plot,
+    staleness_plot,
 )
+from tasks.report.reasons import MAX_IMPORTANCE_BARS, contribution_plot, importance_plot
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -116,9 +118,11 @@ def _environment() -> Environment:
     )
     for name in ("count", "decimal", "chance", "signed", "measure", "share", "seconds", "mebibytes", "plural"):
         environment.filters[name] = getattr(formats, name)
-    for plot in (score_plot, day_plot, rating_plot, drift_plot, cost_plot, batch_plot, share_plot, lineage_plot):
+    plots = (score_plot, staleness_plot, day_plot, rating_plot, drift_plot, cost_plot, batch_plot, share_plot)
+    reasons = (importance_plot, contribution_plot)
+    for plot in (*plots, *reasons, lineage_plot):
         environment.globals[plot.__name__] = plot
-    environment.globals["MAX_DRIFT_BARS"] = MAX_DRIFT_BARS
+    environment.globals |= {"MAX_DRIFT_BARS": MAX_DRIFT_BARS, "MAX_IMPORTANCE_BARS": MAX_IMPORTANCE_BARS}
     return environment
 
 

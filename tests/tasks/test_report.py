@@ -44,6 +44,7 @@ from tasks.report.model import (
 )
 from tasks.report.plots import cost_plot, drift_plot
 from tasks.report.render import headline_tiles
+from tests.tasks.test_reasons import explanations, staleness
 
 DAY = date(1998, 4, 20)
 START = datetime(2026, 3, 2, 5, 0, tzinfo=UTC)
@@ -236,6 +237,7 @@ def full_report(*, title: str = "Fargo (1996)", verdict: Literal["promoted", "re
             champion_after="recommender v5",
         ),
         evaluation=evaluation(),
+        staleness=staleness(),
         gates=(
             GateVerdict(gate="kpi", passed=True, reason="NDCG@10 is 0.0025 above the champion; 0 is needed."),
             GateVerdict(gate="parity", passed=True, reason="0 of 21,466 values differ; none may."),
@@ -261,6 +263,7 @@ def full_report(*, title: str = "Fargo (1996)", verdict: Literal["promoted", "re
             UserRecommendations(user_id=13, ratings=636, history=more, recommended=shows),
             UserRecommendations(user_id=944, ratings=0, history=(), recommended=(*shows, *more)),
         ),
+        explanations=explanations(title),
         lineage=lineage(),
         costs=costs(),
         environment=Environment(
@@ -313,6 +316,8 @@ SHOWN = {
         "challenger 0.1412 0.1259 to 0.1573 0.1172 0.1019 to 0.1333 318",
         "recent popularity 0.0893 0.0740 to 0.1054",
         "challenger 0.413 2.35 0.821 0.753", "gender F 101 0.1502 yes", "gender unknown 7 0.4000 no",
+        "version 24 7 1998-03-30 0.1344 0.1244 to 0.1544 0.0672",
+        "1 earlier champion left out: version 2: its format is 1, not 2.",
         "parity passed 0 of 21,466 values differ", "baseline failed 0.0236 above item-kNN",
     ),
     "night-drift": (
@@ -336,6 +341,13 @@ SHOWN = {
         "dark 402 23.9 %", "Seven (Se7en) (1995) dark adults",
     ),
     "night-recommendations": ("User 405, 737 ratings", "Fargo (1996)", "User 944, 0 ratings Rated last Nothing yet."),
+    "night-explanations": (
+        "the challenger's ranker", "falls by 0.413; without another of the newest, by 0.031: +0.382",
+        "(+0.281 to +0.482) over 72 users", "the 12 largest of 15", "column_11 0.0667 0.0600 to 0.0733",
+        "Contact (1997) for user 405", "Fargo (1996): +0.812 +0.812", "movies__genres: \u22120.203 \u22120.203",
+        "all else: +0.100 +0.100",
+        "together +1.009",
+    ),
     "night-lineage": ("movie_cards@3 1,682 rows", "training set 90,429 rows, 4f1c09"),
     "night-cost": ("enrich run 71.60 139.80 2,871", "parity from the cache", "publish_users run 14.80 22.10 1,382"),
     "night-environment": (
@@ -424,6 +436,8 @@ def test_a_report_without_sections_says_so_in_a_sentence_each() -> None:
         "Parity was not measured in this run.",
         "No LLM component was part of this run.",
         "No recommendations were made in this run.",
+        "Recommendations were not explained in this run.",
+        "Earlier champions were not asked in this run.",
         "No lineage was recorded in this run.",
         "No task was measured in this run.",
         "The environment was not recorded.",
@@ -557,7 +571,7 @@ def test_the_same_report_gives_the_same_bytes_in_another_process() -> None:
 
 def test_every_plot_has_a_name_that_a_screen_reader_says() -> None:
     plots = [attributes for tag, attributes in Page(render(full_report())).tags if tag == "svg"]
-    assert len(plots) == 12
+    assert len(plots) == 16
     for plot in plots:
         assert plot["role"] == "img"
         assert len(plot["aria-label"] or "") > 20

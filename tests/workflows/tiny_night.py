@@ -51,6 +51,8 @@ TASKS = (
     "train.compare",
     "promote.judge",
     "promote.register",
+    "staleness.look_back",
+    "explain.explain",
     "night.conclude",
 )
 

@@ -129,23 +129,22 @@ def _along_the_line(model: Recommender, given: Inputs, best: Int64s) -> tuple[Fl
     slopes = [torch.zeros_like(part, dtype=torch.float64) for part in (signals, user, item)]
     points, weights = np.polynomial.legendre.leggauss(POINTS)
 
-    def one(signals: torch.Tensor, user: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
-        alone: torch.Tensor = model.ranker(signals[None, None], user[None], item[None])[0, 0]
-        return alone
+    def slope(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The gradient of each pair's score: a pair's depends on its own inputs alone, so that of the sum holds all."""
+        leaves = [part.detach().requires_grad_() for part in inputs]
+        return torch.autograd.grad(model.ranker.pairs(*leaves).sum(), leaves)
 
-    score = torch.func.vmap(one)
-    slope = torch.func.vmap(torch.func.grad(one, argnums=(0, 1, 2)))
     for t, weight in zip((points + 1) / 2, weights / 2, strict=True):
         at_user = torch.lerp(nobody, user, float(t))
         own = slope(torch.lerp(average, signals, float(t)), at_user, torch.lerp(average_item, item, float(t)))
         of_average = slope(average, at_user, average_item)
         # The average item stays where it is: of its score only the user moves.
         for place, moved in enumerate((own[0], own[1] - of_average[1], own[2])):
-            slopes[place] += weight * moved.detach().double()
+            slopes[place] += weight * moved.double()
     ways = [signals - average, user - nobody, item - average_item]
     contributions = torch.cat([s * way.double() for s, way in zip(slopes, ways, strict=True)], dim=1)
     with torch.inference_mode():
-        margins = score(signals, user, item) - score(average, user, average_item)
+        margins = model.ranker.pairs(signals, user, item) - model.ranker.pairs(average, user, average_item)
     shape = (users, k, -1)
     return (
         slopes[0].reshape(shape).numpy(),

@@ -47,12 +47,20 @@ class Ranker(nn.Module):
 
     def forward(self, signals: torch.Tensor, user: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
         """float32 [users, items] from signals [users, items, signals], user [users, u] and item [items, i]."""
+        scores: torch.Tensor = self._of_signals(signals, user) + self.user_tower(user) @ self.item_tower(item).T
+        return scores
+
+    def pairs(self, signals: torch.Tensor, user: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
+        """float32 [pairs] of one user and one item, from signals [pairs, signals], user [pairs, u] and item [pairs, i]."""
+        alike = (self.user_tower(user) * self.item_tower(item)).sum(-1)
+        scores: torch.Tensor = self._of_signals(signals[:, None], user)[:, 0] + alike
+        return scores
+
+    def _of_signals(self, signals: torch.Tensor, user: torch.Tensor) -> torch.Tensor:
         scaled = (signals - self.mean) / self.spread
         mixed = torch.bmm(scaled, (self.linear.weight + self.gate(user)).unsqueeze(-1)).squeeze(-1)
         known = 1.0 - user[:, -1:]
-        scores: torch.Tensor = (
-            mixed + known * self.bend(scaled).squeeze(-1) + self.user_tower(user) @ self.item_tower(item).T
-        )
+        scores: torch.Tensor = mixed + known * self.bend(scaled).squeeze(-1)
         return scores
 
     def standardise(self, batches: Sequence[Batch]) -> None:

@@ -343,7 +343,7 @@ class Ledger:
                 fresh = [row for key, row in reversed(unique.items()) if key not in known]
                 if not fresh:
                     return
-                # The keys are this version's, and nothing is committed if another process has been quicker: no key twice.
+                # The keys are this version's. If another process has been quicker, nothing is committed: no key twice.
                 write_deltalake(
                     table,
                     to_arrow(row_model, fresh),
@@ -392,7 +392,7 @@ class Ledger:
     def _keys(
         self, table: DeltaTable, row_model: type[Table], asked: Collection[tuple[Value, ...]]
     ) -> set[tuple[object, ...]]:
-        """The stored keys in the range of the keys asked for: most files, of a row each, need not be opened for that."""
+        """The stored keys in the range of the keys asked for: most files, of a row each, are not opened for that."""
         from lakehouse.snapshot import Snapshot
 
         where: list[Condition] = []

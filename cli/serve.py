@@ -28,7 +28,6 @@ def serve(host: str, port: int, clock: str, no_auth: bool) -> None:
     import os
     from datetime import UTC, datetime, timedelta
 
-    from features.settings import OnlineSettings
     from features.store import FeatureStore
     from lakehouse.settings import Settings
     from serving.app import create_app
@@ -44,9 +43,7 @@ def serve(host: str, port: int, clock: str, no_auth: bool) -> None:
     lake = open_lake()
     listening = listen(host, port)
     state = Settings().state
-    online = OnlineSettings().online_store
-    store = FeatureStore(state / "features", online.get_secret_value() if online else None)
-    service = Service.open(lake, store, state, settings, replay=clock == "lake")
+    service = Service.open(lake, FeatureStore.open(state), state, settings, replay=clock == "lake")
     newest = datetime.fromtimestamp(service.histories.newest / 1e6, UTC)
     if service.clock.now() - newest > timedelta(days=30):
         click.echo(f"The newest rating is of {newest.date()}: to replay that time, add --clock lake.", err=True)

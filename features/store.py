@@ -56,6 +56,14 @@ class FeatureStore:
         self.folder = folder.resolve()
         self._online = online_config(online) if online else None
 
+    @classmethod
+    def open(cls, state: Path) -> FeatureStore:
+        """The store of a state folder, with the online store that the settings name."""
+        from features.settings import OnlineSettings
+
+        online = OnlineSettings().online_store
+        return cls(state / "features", online.get_secret_value() if online else None)
+
     def apply(self, pins: Iterable[Snapshot[Table]]) -> None:
         """Register the view of each snapshot's table, pinned to it; views not named stay as they are.
 

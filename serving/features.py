@@ -38,10 +38,12 @@ class UserFeatures(NamedTuple):
     Attributes:
         values: by column as the model calls them; None for a user of whom the store knows nothing.
         source: the store, or the snapshot of what it last said.
+        answer: what the store said, with what its rows stand for; None if it was not asked.
     """
 
     values: Values | None
     source: Literal["online", "snapshot"]
+    answer: OnlineAnswer | None = None
 
 
 class Entities(NamedTuple):
@@ -143,7 +145,7 @@ class OnlineFeatures:
                 try:
                     answer = asked.result()
                     self.down = None
-                    return UserFeatures(self._known(answer), "online")
+                    return UserFeatures(self._known(answer), "online", answer)
                 except (OnlineStoreError, NotMaterializedError) as error:
                     why = error.message
             else:

@@ -14,6 +14,7 @@ from lakehouse.lake import Lakehouse
 from lakehouse.ledger import Decision, Promotion, Run
 from lakehouse.tables import Rating
 from serving.metrics import Metrics
+from serving.parity import GATE as SERVED_PARITY
 
 
 class LakeHealth(BaseModel):
@@ -28,6 +29,8 @@ class LakeHealth(BaseModel):
         champion_age_days: days since the newest interaction that the champion was trained on.
         refused_gates: gates that refused the newest night's challenger, with the reason.
         ndcg: NDCG@10 of the newest nights, oldest first: of what served on after each.
+        served_compared: values that the newest comparison of what was served with the lake compared; None without one.
+        served_different: of these, values that differ.
         decay: fall of that from the best of the nights before the last to the last, as a share; None under two nights.
     """
 
@@ -41,6 +44,8 @@ class LakeHealth(BaseModel):
     champion_age_days: float | None = None
     refused_gates: list[str] = []
     ndcg: list[float] = []
+    served_compared: int | None = None
+    served_different: int | None = None
     decay: float | None = None
 
 
@@ -67,6 +72,8 @@ def lake_health(lake: Lakehouse, at: datetime) -> LakeHealth:
         decisions = [d for d in lake.ledger.read(Decision) if d.run_id == runs[-1].run_id]
         gates = [f"{d.gate}: {d.reason}" for d in decisions if not d.passed and d.gate != "retrain"]
         psi, drifted = _drift(lake, runs[-1].run_id)
+    compared = [d for d in lake.ledger.read(Decision, [("gate", "=", SERVED_PARITY)]) if d.decided_at <= at]
+    served = json.loads(compared[-1].inputs) if compared else {}
     promotions = list(lake.ledger.read(Promotion))
     champion = max(promotions, key=lambda p: p.promoted_at) if promotions else None
     quality = [value for run in runs[-NIGHTS:] if (value := _ndcg(run)) is not None]
@@ -82,6 +89,8 @@ def lake_health(lake: Lakehouse, at: datetime) -> LakeHealth:
         champion_age_days=None if champion is None else (at - champion.trained_until).total_seconds() / 86_400,
         refused_gates=gates,
         ndcg=quality,
+        served_compared=served.get("compared"),
+        served_different=served.get("different"),
         decay=decay,
     )
 
@@ -93,6 +102,8 @@ def measure_lake(lake: Lakehouse, metrics: Metrics, at: datetime) -> LakeHealth:
         metrics.night_age.set(3600 * health.newest_day_age_hours)
     metrics.refused.set(len(health.refused_batches))
     metrics.promotion_failed.set(bool(health.refused_gates))
+    if health.served_different is not None:
+        metrics.served_different.set(health.served_different)
     if health.drift_psi is not None:
         metrics.drift.set(health.drift_psi)
     return health

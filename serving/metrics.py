@@ -50,6 +50,7 @@ class Metrics:
         self.drift = self._gauge("drift_psi", "Largest PSI of the newest night.")
         self.refused = self._gauge("batches_refused", "Batches of the newest day that the gate refused.")
         self.promotion_failed = self._gauge("promotion_failed", "1 if the newest night's challenger was refused.")
+        self.served_different = self._gauge("served_different", "Served values that differ from the lake, of a sample.")
         self.night_age = self._gauge("night_age_seconds", "Age of the newest published ratings.")
         self._shown: deque[tuple[str, int]] = deque(maxlen=_IMPRESSIONS)
         self._hits: dict[str, set[int]] = {}

@@ -34,7 +34,7 @@ class Finding(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    rule: Literal["freshness", "bad batch", "drift", "decay", "age", "promotion"]
+    rule: Literal["freshness", "bad batch", "drift", "decay", "age", "promotion", "parity"]
     fired: bool
     value: str
     bound: str
@@ -103,6 +103,15 @@ def findings(health: LakeHealth) -> list[Finding]:
             value=", ".join(gate.partition(":")[0] for gate in health.refused_gates) or "none refused",
             bound="none refused",
             page="docs/runbooks/failed-promotion.md",
+        ),
+        Finding(
+            rule="parity",
+            fired=bool(health.served_different),
+            value="not compared"
+            if health.served_compared is None
+            else f"{health.served_different} of {health.served_compared}",
+            bound="no served value differs",
+            page="docs/runbooks/parity.md",
         ),
     ]
 

@@ -1,24 +1,23 @@
 """What was asked last? A ring of requests with what was answered: feedback is joined to it, shadows replay it.
 
-It is also a file, so that a restart knows what was shown before it: two files take turns, each of bounded size. It is
-not synced: what a power cut takes from it costs a replay some requests, and an event the place it was shown at.
+It is also a log on the disk, so that a restart knows what was shown before it. The log is not synced: what a power cut
+takes from it costs a replay some requests, and an event the place it was shown at.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from serving.schemas import RecommendRequest, SlotName
+from serving.turning import FILE_BYTES, TurningLog, lines_of
 
 #: Answers that are remembered.
 REMEMBERED = 50_000
-#: Size from which the other file is begun, bytes.
-FILE_BYTES = 32 * 2**20
+_NAME = "answers.log"
 
 
 class Answered(BaseModel):
@@ -39,30 +38,22 @@ class AnsweredRing:
     """The last answers by request id.
 
     Args:
-        folder: where the two files are kept; made if it is not there.
+        folder: where the log is kept; made if it is not there.
     """
 
     def __init__(self, folder: Path, *, remembered: int = REMEMBERED, file_bytes: int = FILE_BYTES) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._files = (folder / "answers.log", folder / "answers.log.1")
-        self._remembered, self._file_bytes = remembered, file_bytes
+        self._remembered = remembered
         self._ring: OrderedDict[str, Answered] = OrderedDict()
-        for path in reversed(self._files):
-            for answered in _read(path):
-                self._keep(answered)
-        self._open()
+        for line in lines_of(folder / _NAME):
+            with suppress(ValidationError):
+                self._keep(Answered.model_validate_json(line))
+        self._log = TurningLog(folder / _NAME, file_bytes=file_bytes)
 
     def add(self, answered: Answered) -> None:
         """Remember an answer."""
         self._keep(answered)
-        line = answered.model_dump_json(exclude_defaults=True).encode() + b"\n"
-        with suppress(OSError):  # a full disk stops feedback, which says so; answers go on
-            self._file.write(line)
-            self._size += len(line)
-            if self._size >= self._file_bytes:
-                self._file.close()
-                self._files[0].replace(self._files[1])
-                self._open()
+        self._log.add(answered.model_dump_json(exclude_defaults=True).encode())
 
     def get(self, request_id: str | None) -> Answered | None:
         """The answer with that id, if it is still known."""
@@ -79,24 +70,9 @@ class AnsweredRing:
 
     def close(self) -> None:
         """Write what is buffered."""
-        with suppress(OSError):
-            self._file.close()
+        self._log.close()
 
     def _keep(self, answered: Answered) -> None:
         self._ring[answered.request_id] = answered
         if len(self._ring) > self._remembered:
             self._ring.popitem(last=False)
-
-    def _open(self) -> None:
-        self._file = self._files[0].open("ab")
-        self._size = self._file.tell()
-
-
-def _read(path: Path) -> Iterator[Answered]:
-    """The whole lines of a file."""
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        for line in file:
-            with suppress(ValidationError):
-                yield Answered.model_validate_json(line)

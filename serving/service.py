@@ -46,6 +46,7 @@ from serving.schemas import (
     SimilarResponse,
     SlotName,
 )
+from serving.served import ServedSample
 from serving.settings import ServingSettings
 from serving.slot import Ranked, Slot, session_events, shown
 from serving.watch import Bounds
@@ -82,6 +83,7 @@ class Service:
         self._ratings_version = ratings[0]
         self.histories = Histories(ratings[1])
         self.ring = AnsweredRing(self._folder)
+        self.served = ServedSample(self._folder, settings.served_share)
         self.feedback = Feedback(self._folder / "feedback", clock, self.histories, self.ring, self.metrics)
         self.explainer = Explainer(settings.llm_url, self.metrics)
         self.registry_down: str | None = None
@@ -142,6 +144,7 @@ class Service:
         """Close the files."""
         self.feedback.close()
         self.ring.close()
+        self.served.close()
 
     async def recommend(self, request: RecommendRequest) -> RecommendResponse:
         """A ranked list. A slot that fails is stood in for by the other one. Raises RequestRefusedError."""
@@ -266,6 +269,8 @@ class Service:
             with self.metrics.stage("features"):
                 user = await slot.features.user(request.user_id)
             self.metrics.features.labels(user.source).inc()
+            if user.answer is not None:
+                self.served.note(user.answer, {"user_id": request.user_id}, at)
         with self.metrics.stage("score"):
             ranked = slot.rank(history, user.values, request, at)
         return user, ranked

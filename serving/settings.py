@@ -30,6 +30,9 @@ class ServingSettings(BaseSettings):
     features_deadline_ms: float = Field(
         default=100.0, gt=0, description="How long a request waits for the online store before the snapshot is used."
     )
+    served_share: float = Field(
+        default=0.01, ge=0, le=1, description="Share of the answers whose features are kept, to be compared offline."
+    )
     slo_latency_ms: float = Field(default=50.0, gt=0, description="Bound on the 99th percentile of /recommend.")
     slo_error_share: float = Field(default=0.01, gt=0, le=1, description="Bound on the share of failed answers.")
     slo_window: int = Field(default=200, ge=20, description="Answers over which both are watched after a switch.")

@@ -108,12 +108,10 @@ def materialize(
 ) -> list[ViewState]:
     """Bring the online store to the end of the day, and compare every value with the offline path."""
     from features.parity import check_parity
-    from features.settings import OnlineSettings
     from features.store import FeatureStore
     from features.views import join_keys
 
-    online = OnlineSettings().online_store
-    store = FeatureStore(Settings().state / "features", online.get_secret_value() if online else None)
+    store = FeatureStore.open(Settings().state)
     pins: list[Snapshot[Table]] = [users, movies, user_stats, item_stats, cards]
     store.apply(pins)
     states = []

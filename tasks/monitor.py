@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from serving.parity import ServedParity
 from tasks.lake import Lake
 from tasks.serving import Landing
 from tasks.typed import task
@@ -36,20 +37,34 @@ class Watched(NamedTuple):
     check: Check
 
 
+@task(cached=False, memory="2Gi")
+def compare_served(lake: Lake, at: str = "") -> ServedParity:
+    """Compare a sample of the features that the service answered with, with the versions that they came from.
+
+    Args:
+        lake: the lake; its ledger gets the outcome.
+        at: the instant (ISO 8601, UTC) of the look; empty for now.
+    """
+    from lakehouse.settings import Settings
+    from serving.parity import compare_served as compare
+
+    return compare(lake.open(), Settings().state, _instant(at))
+
+
 @task(cached=False, memory="1Gi")
-def watch(lake: Lake, landed: Landing, at: str = "") -> Watched:
-    """Compare freshness, drift, decay and promotions with their bounds; every run does it anew.
+def watch(lake: Lake, landed: Landing, served: ServedParity, at: str = "") -> Watched:
+    """Compare freshness, drift, decay, promotions and parity with their bounds; every run does it anew.
 
     Args:
         lake: the lake.
         landed: the feedback that came in before: the look includes it.
+        served: the comparison of what was served, made before: the look includes it.
         at: the instant (ISO 8601, UTC) as which to look; empty for now.
     """
     from lakehouse.tables import Rating
     from serving.monitor import check
 
-    instant = datetime.fromisoformat(at) if at else datetime.now(UTC)
-    instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+    instant = _instant(at)
     lakehouse = lake.open()
     verdict = check(lakehouse, instant)
     # What the source brought; ratings given online enter with the next of its days.
@@ -61,6 +76,11 @@ def watch(lake: Lake, landed: Landing, at: str = "") -> Watched:
         datetime(day.year, day.month, day.day),
         Check(events=landed.events, fired=fired, reason=verdict.reason),
     )
+
+
+def _instant(at: str) -> datetime:
+    instant = datetime.fromisoformat(at) if at else datetime.now(UTC)
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
 @task(cached=False, memory="1Gi")

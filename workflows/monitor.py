@@ -1,4 +1,4 @@
-"""The quarter-hourly job: take in feedback, look at data and model, and retrain if a rule says so twice.
+"""The quarter-hourly job: take in feedback, look at data, answers and model, and retrain if a rule says so twice.
 
     pyflyte -c flyte.yaml run workflows/monitor.py monitor
 
@@ -14,7 +14,7 @@ from flytekit import conditional
 
 from tasks.compiled import workflow
 from tasks.lake import open_lake
-from tasks.monitor import Check, report, watch
+from tasks.monitor import Check, compare_served, report, watch
 from tasks.serving import Deployed, Landing, deploy, land_feedback, roll_back
 from workflows.nightly import nightly
 from workflows.plan import plan
@@ -35,7 +35,7 @@ def rest(check: Check) -> Check:
 
 @workflow
 def monitor(at: str = "") -> Check:
-    """Land what the service has logged, compare data and model with their bounds, and retrain if it is time.
+    """Land what the service has logged, compare data, answers and model with their bounds, and retrain if it is time.
 
     Args:
         at: the instant (ISO 8601, UTC) as which to look; empty for now. A lake that replays the past needs it.
@@ -45,7 +45,8 @@ def monitor(at: str = "") -> Check:
     """
     lake = open_lake()
     landed = land_feedback(lake=lake)
-    watched = watch(lake=lake, landed=landed, at=at)
+    served = compare_served(lake=lake, at=at)
+    watched = watch(lake=lake, landed=landed, served=served, at=at)
     found: Check = (
         conditional("time_to_act")
         .if_(watched.retrain.is_true())  # type: ignore[attr-defined]  # a promise here

@@ -43,7 +43,7 @@ _COSTS = ("costs", "llm_costs")
 
 @pytest.fixture(scope="module")
 def nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The three states: ``alone``, ``killed`` and ``twice``."""
+    """The states: ``alone``, ``killed``, ``twice`` and ``watched``."""
     folder = tmp_path_factory.mktemp("tiny")
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MILLRACE_", "LAKEHOUSE_", "MLFLOW_"))}
     environment = {**inherited, "PYTHONPATH": str(ROOT), "FLYTE_SDK_LOGGING_LEVEL": "40"}
@@ -148,6 +148,18 @@ def test_both_nights_at_once_gave_the_same_answer(nights: Path) -> None:
     answers = {path.read_text() for path in (nights / "twice").glob("night-*.json")}
     assert len(list((nights / "twice").glob("night-*.json"))) == 2
     assert len({json.loads(answer)["run_id"] for answer in answers}) == 1
+
+
+def test_a_rule_that_held_at_two_looks_of_the_monitor_launches_a_night_that_retrains(nights: Path) -> None:
+    first, second = (json.loads((nights / "watched" / f"look-{number}.json").read_text()) for number in range(2))
+    assert first["reason"].startswith("age (4") and first["reason"].endswith("it must hold 2 checks in a row.")
+    assert second["reason"].startswith("Retrain: age (4")
+    lake = lake_in(nights / "watched")
+    before, after = lake.ledger.read(Run)
+    assert before.run_id != after.run_id
+    assert second["reason"].endswith(after.verdict)
+    trained = [cost.task for cost in lake.ledger.read(Cost)]
+    assert trained.count("tasks.train.compare") == 2  # with itself as champion this time
 
 
 def test_the_walk_went_through_every_task_of_a_night_that_trains(nights: Path) -> None:

@@ -20,7 +20,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -56,7 +56,7 @@ TASKS = (
 
 
 def main() -> None:
-    """Three states from one empty lake: a night left alone, one killed in every task, and two nights at once."""
+    """States from one empty lake: a night left alone, one killed in every task, two at once, one that is watched."""
     folder = Path(sys.argv[1])
     for module in ("workflows.nightly", "feast", "mlflow", "torch", "duckdb", "pyspark.sql"):
         importlib.import_module(module)
@@ -76,6 +76,10 @@ def walk(folder: Path, one: Jvm, other: Jvm) -> None:
         shutil.copytree(empty, folder / name)  # with the lake's id, so that even run ids are the same
 
     took = {"alone": timed(lambda: ended(fork(folder / "alone", night, one), 0))}
+    shutil.copytree(folder / "alone", folder / "watched")
+    for number in range(2):
+        looked = fork(folder / "watched", partial(look, number), one)
+        took[f"look {number}"] = timed(partial(ended, looked, 0))
     for name in TASKS:
         took[name] = timed(partial(killed_in, name, folder / "killed", other))
     took["after all kills"] = timed(lambda: ended(fork(folder / "killed", night, other), 0))
@@ -106,6 +110,15 @@ def night(deadly: str = "", at: float = 0.0) -> None:
     time.sleep(max(0.0, at - time.time()))
     made = nightly(day=DAY, holdout_days=HOLDOUT_DAYS)
     Path(os.environ["MILLRACE_STATE"], f"night-{os.getpid()}.json").write_text(made.model_dump_json())
+
+
+def look(number: int) -> None:
+    """The monitor looks, 40 days and so many quarters of an hour after the night: the champion is too old by then."""
+    from workflows.monitor import monitor
+
+    at = DAY + timedelta(days=40, minutes=15 * number)
+    found = monitor(at=at.isoformat())
+    Path(os.environ["MILLRACE_STATE"], f"look-{number}.json").write_text(found.model_dump_json())
 
 
 class Jvm(NamedTuple):
@@ -237,9 +250,9 @@ def part_of_movielens() -> Archive:
 
 
 def answer_every_question(state: Path) -> None:
-    """An empty lake in which the language model's answers lie, as the small night of these tests has them."""
+    """An empty lake in which the language model's answers lie."""
     path = Path(__file__).with_name("conftest.py")
-    spec = importlib.util.spec_from_file_location("small_nights", path)
+    spec = importlib.util.spec_from_file_location("nights", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

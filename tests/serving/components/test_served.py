@@ -26,6 +26,8 @@ from models.llm.store import ResponseStore
 from models.llm.titles import Catalogue
 from models.llm.weights import ModelRef, named_model
 from serving.components.service import served_components
+from serving.schemas import ExplainRequest, Met
+from tests.serving.conftest import Serve
 
 pytestmark = pytest.mark.engine
 
@@ -115,6 +117,16 @@ def test_a_reason_cites_the_history_and_is_the_record_for_the_batch_too(served: 
     batch = complete(component, [row], model=weights, store=store, engine=no_engine)  # type: ignore[arg-type]
     assert json.loads(batch.answers[0].output or "") == {"cites": said["cites"], "reason": said["reason"]}
     assert [one.name for one in served_components(served.lake)] == ["movie_card", "explain"]
+
+
+def test_the_service_explains_its_recommendation_through_it(served: Served, serve: Serve) -> None:
+    with serve(llm_url=served.url) as running:
+        asked = ExplainRequest(item_id=50, history=[Met(item_id=181), Met(item_id=1)])
+        answer = running.client.explain(asked)
+        titles = {181: "Return of the Jedi", 1: "Toy Story"}
+        assert answer.cites and all(titles[number] in answer.reason for number in answer.cites)
+        assert running.client.explain(asked).reason == answer.reason
+        assert 'millrace_dependency_up{dependency="llm"} 1.0' in running.client.metrics()
 
 
 def test_titles_of_any_kind_get_a_card_or_a_typed_error(served: Served) -> None:

@@ -89,7 +89,7 @@ def plant(archive: Archive, script: Script) -> Planted:
             Incident(
                 kind="preference shift",
                 day=on["preference shift"],
-                what=f"The oldest movies and the most rated others trade places for everybody, for good: {pairs} pairs.",
+                what=f"The oldest movies and the most rated others trade places, for good: {pairs} pairs.",
             ),
             Incident(
                 kind="bad challenger",

@@ -116,8 +116,11 @@ def _incidents(canvas: Canvas, simulation: Simulation, days: _Days) -> None:
             wait = (incident.noticed_on - incident.day).days
             when = "the same day" if wait == 0 else f"after {formats.plural(wait, 'day')}"
             words = f"{incident.kind}: noticed {when} by {incident.noticed_by}"
-        if begun > (LEFT + RIGHT) / 2:
+        middle = (LEFT + RIGHT) / 2
+        if begun > middle:
             canvas.text(begun - 11, y + 4, words, "", anchor="end")
+        elif ended > middle:  # too near the edge to stand behind the bar
+            canvas.text(begun + 9, y - 4, words, "")
         else:
             canvas.text(ended + 11, y + 4, words, "")
 

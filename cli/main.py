@@ -41,6 +41,7 @@ VERBS = {
     "deploy": "cli.deploy",
     "feedback": "cli.feedback",
     "monitor": "cli.monitor",
+    "simulate": "cli.simulate",
 }
 
 

@@ -51,7 +51,7 @@ class Ranker(nn.Module):
         return scores
 
     def pairs(self, signals: torch.Tensor, user: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
-        """float32 [pairs], a user and an item each, from signals [pairs, signals], user [pairs, u] and item [pairs, i]."""
+        """float32 [pairs], a user and an item each; signals [pairs, signals], user [pairs, u], item [pairs, i]."""
         alike = (self.user_tower(user) * self.item_tower(item)).sum(-1)
         scores: torch.Tensor = self._of_signals(signals[:, None], user)[:, 0] + alike
         return scores

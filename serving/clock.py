@@ -1,4 +1,4 @@
-"""What time is it for the service? The wall's, or that of a lake that replays the past."""
+"""What time is it for the service? The wall's, that of a lake that replays the past, or what a simulation says."""
 
 from __future__ import annotations
 
@@ -27,3 +27,20 @@ class Clock:
     def replays(self) -> bool:
         """Whether it shows another time than the wall's."""
         return abs(self.offset) > timedelta(seconds=1)
+
+
+class VirtualClock(Clock):
+    """Stands still until somebody moves it on."""
+
+    def __init__(self, start: datetime) -> None:
+        super().__init__(start)
+        self._at = start
+
+    def now(self) -> datetime:
+        """The instant it was moved to last."""
+        return self._at
+
+    def move_to(self, at: datetime) -> None:
+        """Go on to a later instant."""
+        assert at >= self._at, "a clock does not go back"
+        self._at = at

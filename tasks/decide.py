@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 #: The newest ratings are compared with those of the weeks before them.
 CURRENT_DAYS = 14
 REFERENCE_DAYS = 56
+#: What is compared of them.
+DRIFT_COLUMNS = ("rating", "year", "genres", "mood", "audience")
 
 
 class Champion(BaseModel):
@@ -136,30 +139,9 @@ def measure_drift(
     ratings: Snapshot[Rating], movies: Snapshot[Movie], cards: Snapshot[MovieCard], day: datetime
 ) -> list[FeatureShift]:
     """Drift of what was rated: the last 14 days against the 56 days before."""
-    from features.drift import drift
     from features.store import end_of
 
-    until = end_of(day.date())
-    current_from = until - timedelta(days=CURRENT_DAYS)
-    reference_from = current_from - timedelta(days=REFERENCE_DAYS)
-    described = _described(ratings, movies, cards)
-    columns = ["rating", "year", "genres", "mood", "audience"]
-    found = drift(_between(described, reference_from, current_from), _between(described, current_from, until), columns)
-    shifts = [
-        FeatureShift(
-            feature=one.feature,
-            psi=one.psi,
-            jensen_shannon=one.jensen_shannon,
-            test=one.test,
-            adjusted_p_value=one.adjusted_p_value,
-            threshold=one.threshold,
-            drifted=one.drifted,
-            reference_rows=one.reference_rows,
-            current_rows=one.current_rows,
-        )
-        for one in found
-        if one.psi is not None and one.jensen_shannon is not None
-    ]
+    shifts = compare_windows(_described(ratings, movies, cards), end_of(day.date()))
     show("drift", [shift.model_dump() for shift in shifts])
     return shifts
 
@@ -183,35 +165,97 @@ def decide(
 
     if champion.trained_until is None:
         total = ratings.count()
-        return _decided("no champion", f"No champion yet; {total} ratings to learn from.", total)
+        return Decided(True, _because("no champion", f"No champion yet; {total} ratings to learn from.", total))
     # What a challenger would learn from and the champion did not; the newest days are kept for the test.
     cutoff = end_of(day.date()) - timedelta(days=holdout_days)
     fresh = ratings.arrow(["rated_at"], [("rated_at", ">", champion.trained_until), ("rated_at", "<", cutoff)]).num_rows
-    age = (cutoff - champion.trained_until).days
+    decision = time_to_retrain(
+        champion.trained_until,
+        champion.drift_answered,
+        drift,
+        fresh,
+        day.date(),
+        cutoff,
+        retrain_after_ratings=retrain_after_ratings,
+        retrain_after_days=retrain_after_days,
+    )
+    return Decided(decision.retrain, decision)
+
+
+def compare_windows(described: pa.Table, until: datetime) -> list[FeatureShift]:
+    """Drift of what was rated: the last 14 days before an instant against the 56 days before these.
+
+    ``described``: rated_at, and those of ``DRIFT_COLUMNS`` that are known of what was rated.
+    """
+    from features.drift import drift
+
+    current_from = until - timedelta(days=CURRENT_DAYS)
+    reference_from = current_from - timedelta(days=REFERENCE_DAYS)
+    columns = [name for name in DRIFT_COLUMNS if name in described.column_names]
+    found = drift(_between(described, reference_from, current_from), _between(described, current_from, until), columns)
+    return [
+        FeatureShift(
+            feature=one.feature,
+            psi=one.psi,
+            jensen_shannon=one.jensen_shannon,
+            test=one.test,
+            adjusted_p_value=one.adjusted_p_value,
+            threshold=one.threshold,
+            drifted=one.drifted,
+            reference_rows=one.reference_rows,
+            current_rows=one.current_rows,
+        )
+        for one in found
+        if one.psi is not None and one.jensen_shannon is not None
+    ]
+
+
+def time_to_retrain(
+    trained_until: datetime,
+    drift_answered: date | None,
+    drift: Sequence[FeatureShift],
+    fresh: int,
+    day: date,
+    cutoff: datetime,
+    *,
+    retrain_after_ratings: int,
+    retrain_after_days: int,
+) -> RetrainDecision:
+    """The rule for a champion that is there.
+
+    Args:
+        trained_until: time of the newest interaction that the champion was trained on.
+        drift_answered: day of the last night that retrained because of drift.
+        drift: as found at the end of the day.
+        fresh: ratings before the cutoff that the champion was not trained on.
+        day: the night's day.
+        cutoff: up to here a challenger would learn.
+        retrain_after_ratings: retrain from so many fresh ratings on.
+        retrain_after_days: retrain once the champion is so many days behind the cutoff.
+    """
+    age = (cutoff - trained_until).days
     drifted = [f"{shift.feature} (PSI {shift.psi:.2f})" for shift in drift if shift.drifted]
-    answered = champion.drift_answered
-    cooling = answered is not None and (day.date() - answered).days < CURRENT_DAYS
+    cooling = drift_answered is not None and (day - drift_answered).days < CURRENT_DAYS
     if drifted and not cooling:
-        return _decided("drift", f"Drift in {', '.join(drifted)}.", fresh)
+        return _because("drift", f"Drift in {', '.join(drifted)}.", fresh)
     if fresh >= retrain_after_ratings:
         reason = f"{fresh} ratings to learn from that the champion has not seen, at least {retrain_after_ratings}."
-        return _decided("new ratings", reason, fresh)
+        return _because("new ratings", reason, fresh)
     if age >= retrain_after_days:
         reason = f"The champion lags {age} days behind what could be learned, from {retrain_after_days}."
-        return _decided("age", reason, fresh)
-    moved = f"Drift in {', '.join(drifted)}, answered on {answered}" if drifted else "No drift"
+        return _because("age", reason, fresh)
+    moved = f"Drift in {', '.join(drifted)}, answered on {drift_answered}" if drifted else "No drift"
     reason = (
         f"{moved}; {fresh} of {retrain_after_ratings} ratings that the champion has not seen, "
         f"{age} of {retrain_after_days} days behind."
     )
-    return _decided("none", reason, fresh)
+    return _because("none", reason, fresh)
 
 
-def _decided(
+def _because(
     cause: Literal["no champion", "drift", "new ratings", "age", "none"], reason: str, new_ratings: int
-) -> Decided:
-    retrain = cause != "none"
-    return Decided(retrain, RetrainDecision(retrain=retrain, cause=cause, reason=reason, new_ratings=new_ratings))
+) -> RetrainDecision:
+    return RetrainDecision(retrain=cause != "none", cause=cause, reason=reason, new_ratings=new_ratings)
 
 
 def _by_drift(decision: Decision) -> bool:

@@ -192,3 +192,27 @@ class BisectError(MillraceError):
             f"The training of run {run} on {', '.join(tables)} failed: {reason}.",
             fix="Mend what it names and bisect again: trainings that are done are in the cache.",
         )
+
+
+class SimulationError(MillraceError):
+    """Days can't be played again."""
+
+    code = "MR-SIMULATION"
+
+    @classmethod
+    def order(cls, first: date, last: date) -> SimulationError:
+        return cls(f"The simulation's first day, {first}, is after its last one, {last}.", fix="Swap --from and --to.")
+
+    @classmethod
+    def short(cls, days: int, least: int) -> SimulationError:
+        return cls(
+            f"{days} days are too few for incidents to happen and be noticed; it takes {least}.",
+            fix="Simulate more days, or give --no-incidents.",
+        )
+
+    @classmethod
+    def early(cls, first: date, earliest: date) -> SimulationError:
+        return cls(
+            f"On {first} there is too little to learn from: the newest days are kept from training.",
+            fix=f"Begin on {earliest} or later, or keep fewer days with --holdout-days.",
+        )

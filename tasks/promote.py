@@ -76,46 +76,7 @@ def judge(training_set: TrainingSet, model: Model, comparison: Comparison, views
 
     The champion is met twice: in the days after the cutoff, and at the next item in the midst of a visit.
     """
-    challenger = _score(comparison, "challenger")
-    assert challenger is not None
-    gates = []
-    for gap in comparison.against_champion:
-        metric = gap.metric.removesuffix(" difference")
-        gates.append(
-            Gate(
-                gate="champion" if metric == METRIC else "champion, next item",
-                # Worse only if the whole interval lies below zero: few users must not cry wolf.
-                passed=gap.high >= 0,
-                reason=f"{metric} {gap.value:+.4f} against the champion ({gap.low:+.4f} to {gap.high:+.4f}, "
-                f"paired over {gap.users} users).",
-                inputs={"difference": gap.value, "low": gap.low, "high": gap.high},
-            )
-        )
-    for name in BASELINES:
-        baseline = _score(comparison, name)
-        assert baseline is not None
-        gates.append(
-            Gate(
-                gate=f"better than {name}",
-                passed=challenger.value > baseline.value,
-                reason=f"{METRIC} {challenger.value:.4f} against {baseline.value:.4f}.",
-                inputs={"challenger": challenger.value, "baseline": baseline.value},
-            )
-        )
-    gates += [
-        Gate(
-            gate=f"fair by {gap.attribute}",
-            passed=gap.fair,
-            reason=f"{gap.worst} has {gap.ratio:.2f} of the {METRIC} of {gap.best} ({gap.low:.2f} to {gap.high:.2f}); "
-            f"{gap.limit:.2f} must be within reach."
-            if gap.worst != gap.best
-            else "Fewer than two groups have users enough to be compared.",
-            inputs={"ratio": gap.ratio, "low": gap.low, "high": gap.high, "limit": gap.limit}
-            | {f"{METRIC} of {g.group}": g.value for g in comparison.groups if g.attribute == gap.attribute}
-            | {f"users of {g.group}": float(g.users) for g in comparison.groups if g.attribute == gap.attribute},
-        )
-        for gap in comparison.disparities
-    ]
+    gates = quality_gates(comparison)
     compared, different = sum(v.compared for v in views), sum(v.different for v in views)
     gates.append(
         Gate(
@@ -201,6 +162,51 @@ def keep(decision: RetrainDecision, comparison: Comparison) -> Outcome:
     return Outcome(
         verdict="kept", reason=decision.reason, model=None, registry_version=0, comparison=comparison, gates=[]
     )
+
+
+def quality_gates(comparison: Comparison) -> list[Gate]:
+    """Those of the gates that the comparison alone decides: champion, baselines, fairness."""
+    challenger = _score(comparison, "challenger")
+    assert challenger is not None
+    gates = []
+    for gap in comparison.against_champion:
+        metric = gap.metric.removesuffix(" difference")
+        gates.append(
+            Gate(
+                gate="champion" if metric == METRIC else "champion, next item",
+                # Worse only if the whole interval lies below zero: few users must not cry wolf.
+                passed=gap.high >= 0,
+                reason=f"{metric} {gap.value:+.4f} against the champion ({gap.low:+.4f} to {gap.high:+.4f}, "
+                f"paired over {gap.users} users).",
+                inputs={"difference": gap.value, "low": gap.low, "high": gap.high},
+            )
+        )
+    for name in BASELINES:
+        baseline = _score(comparison, name)
+        assert baseline is not None
+        gates.append(
+            Gate(
+                gate=f"better than {name}",
+                passed=challenger.value > baseline.value,
+                reason=f"{METRIC} {challenger.value:.4f} against {baseline.value:.4f}.",
+                inputs={"challenger": challenger.value, "baseline": baseline.value},
+            )
+        )
+    gates += [
+        Gate(
+            gate=f"fair by {gap.attribute}",
+            passed=gap.fair,
+            reason=f"{gap.worst} has {gap.ratio:.2f} of the {METRIC} of {gap.best} ({gap.low:.2f} to {gap.high:.2f}); "
+            f"{gap.limit:.2f} must be within reach."
+            if gap.worst != gap.best
+            else "Fewer than two groups have users enough to be compared.",
+            inputs={"ratio": gap.ratio, "low": gap.low, "high": gap.high, "limit": gap.limit}
+            | {f"{METRIC} of {g.group}": g.value for g in comparison.groups if g.attribute == gap.attribute}
+            | {f"users of {g.group}": float(g.users) for g in comparison.groups if g.attribute == gap.attribute},
+        )
+        for gap in comparison.disparities
+    ]
+    return gates
 
 
 def _answer_milliseconds(training_set: TrainingSet, model: Model, answers: int = 100) -> float:

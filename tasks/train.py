@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +23,8 @@ from tasks.show import show
 from tasks.typed import task
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from models.evaluation import Float64s, NewestInteractions
     from models.interactions import Query, Scorer
 
@@ -174,16 +177,39 @@ class _Test(NamedTuple):
     query: Query
 
 
-def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[str, Scorer]) -> Comparison:
+def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: Mapping[str, Scorer]) -> Comparison:
+    rows, users, items = (training_set.read(part) for part in ("interactions", "users", "items"))
+    window = training_set.cutoff, training_set.until
+    found = contest(rows, users, items, window, models, {movie.item_id: movie.title for movie in movies.rows()})
+    show("scores", [row.model_dump() for row in found.scores])
+    return found
+
+
+def contest(
+    interactions: pa.Table,
+    users: pa.Table,
+    items: pa.Table,
+    window: tuple[datetime, datetime],
+    models: Mapping[str, Scorer],
+    titles: Mapping[int, str],
+) -> Comparison:
+    """Models and baselines on the interactions of a window.
+
+    Args:
+        interactions: all that is known at the window's end.
+        users, items: with their features as known at its beginning.
+        window: the test's interval.
+        models: ``challenger``, ``champion``, or both.
+        titles: of the items, for the examples.
+    """
     from models.baselines import Ease, ItemKnn, Popularity, SequentialRules
     from models.beyond_accuracy import list_quality
     from models.evaluation import NewestInteractions, evaluate, interval, ndcg
     from models.fairness import by_group
     from models.protocols import next_item
 
-    interactions = training_set.read("interactions")
-    newest = NewestInteractions.split(interactions, training_set.cutoff, training_set.until)
-    test = _Test(newest, newest.query(training_set.read("users"), training_set.read("items")))
+    newest = NewestInteractions.split(interactions, *window)
+    test = _Test(newest, newest.query(users, items))
     contenders: dict[str, Scorer] = {
         **models,
         "recent popularity": Popularity.fit(newest.train, last_days=7),
@@ -192,37 +218,36 @@ def _compare(training_set: TrainingSet, movies: Snapshot[Movie], models: dict[st
         "sequential rules": SequentialRules.fit(newest.train),
         "popularity": Popularity.fit(newest.train),
     }
-    items = test.query.item_ids()
+    item_ids = test.query.item_ids()
     scores = {name: contender.scores(test.query) for name, contender in contenders.items()}
     rows = [
         Score(contender=name, metric=e.metric, value=e.value, low=e.low, high=e.high, users=e.users)
         for name, matrix in scores.items()
-        for e in evaluate(matrix, newest, items)
+        for e in evaluate(matrix, newest, item_ids)
     ]
-    per_user = {name: ndcg(scores[name], newest, items) for name in models}
+    per_user = {name: ndcg(scores[name], newest, item_ids) for name in models}
     paired = _paired("NDCG@10", per_user)
-    midst = next_item(interactions, newest, training_set.until)
+    midst = next_item(interactions, newest, window[1])
     if midst is not None:
-        asked = midst.query(test.query.users, test.query.items)
-        next_up = {name: ndcg(contender.scores(asked), midst, items) for name, contender in contenders.items()}
+        asked = midst.query(users, items)
+        next_up = {name: ndcg(contender.scores(asked), midst, item_ids) for name, contender in contenders.items()}
         rows += [
             Score(contender=name, **interval(values, metric=NEXT_ITEM).model_dump()) for name, values in next_up.items()
         ]
         paired += _paired(NEXT_ITEM, next_up)
-    show("scores", [row.model_dump() for row in rows])
     best = "challenger" if "challenger" in models else "champion"
-    genres = [row or [] for row in test.query.items["movies__genres"].to_pylist()]
+    genres = [row or [] for row in items["movies__genres"].to_pylist()]
     groups, disparities = by_group(per_user[best], _attributes(test.query))
     return Comparison(
-        window_from=training_set.cutoff,
-        window_to=training_set.until,
+        window_from=window[0],
+        window_to=window[1],
         targets=len(newest.target_items),
         scores=rows,
         against_champion=paired,
         groups=groups,
         disparities=disparities,
-        lists={name: list_quality(matrix, newest, items, genres) for name, matrix in scores.items()},
-        examples=_examples(models[best], test, movies),
+        lists={name: list_quality(matrix, newest, item_ids, genres) for name, matrix in scores.items()},
+        examples=_examples(models[best], test, titles),
     )
 
 
@@ -250,11 +275,10 @@ def _attributes(query: Query) -> dict[str, list[str | None]]:
     }
 
 
-def _examples(model: Scorer, test: _Test, movies: Snapshot[Movie]) -> list[Recommended]:
+def _examples(model: Scorer, test: _Test, titles: Mapping[int, str]) -> list[Recommended]:
     """The users with the longest histories that still have something to find."""
     from models.evaluation import top_k
 
-    titles = {movie.item_id: movie.title for movie in movies.rows()}
     histories = test.query.histories
     items = test.query.item_ids()
     best = top_k(model.scores(test.query), histories.seen(items), 10)

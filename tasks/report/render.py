@@ -1,13 +1,11 @@
-"""How does the report become a page? One HTML text that needs no script, no network and no second file."""
+"""How does the report become a page? Its template, the figures to read first, and the plots."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.report import formats
+from tasks.report.html import environment, stylesheet, whole_page
 from tasks.report.lineage import lineage_plot
 from tasks.report.model import NightReport
 from tasks.report.plots import (
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
+CSS = "night.css.j2"
 VERDICTS = {
     "promoted": ("Promoted", "good"),
     "registered": ("Registered, not promoted", "warn"),
@@ -46,22 +45,15 @@ class Tile(NamedTuple):
 
 def render(report: NightReport) -> str:
     """The whole page. The same report gives the same bytes."""
-    environment = _environment()
-    css = _css(environment)
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return environment.get_template("page.html.j2").render(
-        css=css,
-        css_hash=f"sha256-{digest}",
-        body=_body(environment, report),
-        r=report,
-        verdict=VERDICTS[report.verdict][0],
-    )
+    templates = _templates()
+    title = f"{report.workflow} {report.day}: {VERDICTS[report.verdict][0]}"
+    return whole_page(templates, title, stylesheet(templates, CSS), _body(templates, report))
 
 
 def render_fragment(report: NightReport) -> str:
     """The same content without a page around it, for a Flyte deck: its styles reach nothing outside it."""
-    environment = _environment()
-    return f"<style>{_css(environment)}</style>\n{_body(environment, report)}"
+    templates = _templates()
+    return f"<style>{stylesheet(templates, CSS)}</style>\n{_body(templates, report)}"
 
 
 def headline_tiles(report: NightReport) -> list[Tile]:
@@ -106,37 +98,21 @@ def headline_tiles(report: NightReport) -> list[Tile]:
     return tiles
 
 
-def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in ("count", "decimal", "chance", "signed", "measure", "share", "seconds", "mebibytes", "plural"):
-        environment.filters[name] = getattr(formats, name)
+def _templates() -> Environment:
+    templates = environment()
     plots = (score_plot, staleness_plot, day_plot, rating_plot, drift_plot, cost_plot, batch_plot, share_plot)
     reasons = (importance_plot, contribution_plot)
     for plot in (*plots, *reasons, lineage_plot):
-        environment.globals[plot.__name__] = plot
-    environment.globals |= {"MAX_DRIFT_BARS": MAX_DRIFT_BARS, "MAX_IMPORTANCE_BARS": MAX_IMPORTANCE_BARS}
-    return environment
+        templates.globals[plot.__name__] = plot
+    templates.globals |= {"MAX_DRIFT_BARS": MAX_DRIFT_BARS, "MAX_IMPORTANCE_BARS": MAX_IMPORTANCE_BARS}
+    return templates
 
 
-def _css(environment: Environment) -> Markup:
-    from markupsafe import Markup
-
-    return Markup(environment.get_template("night.css.j2").render())  # noqa: S704 - our own file, no value in it
-
-
-def _body(environment: Environment, report: NightReport) -> Markup:
+def _body(templates: Environment, report: NightReport) -> Markup:
     from markupsafe import Markup
 
     words, tone = VERDICTS[report.verdict]
-    text = environment.get_template("night.html.j2").render(
+    text = templates.get_template("night.html.j2").render(
         r=report,
         verdict=words,
         tone=tone,

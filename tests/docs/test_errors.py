@@ -100,7 +100,7 @@ from serving.errors import (
     ServingConfigError,
     UnknownItemError,
 )
-from tasks.errors import BackfillError, BisectError, NotRecordedError, ReplayError, UnsourcedError
+from tasks.errors import BackfillError, BisectError, NotRecordedError, ReplayError, SimulationError, UnsourcedError
 
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
 
@@ -227,6 +227,7 @@ EXAMPLES: dict[str, MillraceError | Callable[[Path, pytest.MonkeyPatch], None]] 
     "MR-REPLAY": ReplayError.code_lost("7bbf05385862f06a", "6e983d0c+"),
     "MR-BISECT": BisectError.not_worse("challenger NDCG@10", "7bbf05385862f06a", 0.21, "70c1d2a94e3b5f68", 0.2641),
     "MR-BACKFILL": BackfillError.failed(date(1998, 4, 21), 1, 1, 3),
+    "MR-SIMULATION": SimulationError.early(date(1997, 10, 1), date(1997, 10, 11)),
     "MR-UNSOURCED": UnsourcedError.no_source("NDCG@10", 0.262),
     "MR-BUDGET": BudgetError.exceeded(412.0, 300.0, 3, 10),
     "MR-NOT-RECORDED": NotRecordedError.task("trian", ["tasks.train.compare", "tasks.train.train"]),

@@ -38,7 +38,11 @@ def simulate(
     Trainings, gates, drift and the rule to retrain are those of the nightly job. A corrupt feed, a shift of tastes, a
     bad challenger and a bad release are planted; the page shows when each was noticed, and what every policy won and
     cost. No lake is read or written but one that is thrown away."""
+    import os
     from tempfile import TemporaryDirectory
+
+    # Flyte would warn of types that it can't show in a console; here it is not asked to.
+    os.environ.setdefault("FLYTE_SDK_LOGGING_LEVEL", "40")
 
     from lakehouse.movielens import movielens
     from lakehouse.settings import Settings

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar, cast
 
 import flytekit
 from flytekit.core.condition import BranchNode
+from flytekit.core.context_manager import FlyteContextManager
 from flytekit.core.node import Node
 from flytekit.core.workflow import PythonFunctionWorkflow
 from flytekit.models.types import LiteralType
@@ -28,7 +30,7 @@ def workflow(function: Callable[P, R]) -> Callable[P, R]:
     of columns to a cluster's compiler, which a local run never meets.
     """
     function.__doc__ = described(function)
-    declared: PythonFunctionWorkflow = flytekit.workflow(function)
+    declared: PythonFunctionWorkflow = flytekit.workflow(_with_conditions_of_its_own(function))
     compile_nodes = declared.compile
 
     def compile_and_check(**kwargs: object) -> None:
@@ -37,6 +39,24 @@ def workflow(function: Callable[P, R]) -> Callable[P, R]:
 
     declared.compile = compile_and_check
     return cast(Callable[P, R], declared)
+
+
+def _with_conditions_of_its_own(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, so that a condition in it ends with itself.
+
+    In a local run flytekit lets a condition inside a branch share the branch's state: when the inner one is over, the
+    branch counts as not taken, and what comes after it is left out without a word.
+    """
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        context = FlyteContextManager.current_context()
+        builder = context.new_builder()
+        builder.in_a_condition = False
+        with FlyteContextManager.with_context(builder):
+            return function(*args, **kwargs)
+
+    return run
 
 
 def _check_snapshots(declared: PythonFunctionWorkflow) -> None:

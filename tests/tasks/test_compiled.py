@@ -107,3 +107,32 @@ def test_a_snapshot_of_any_table_may_be_passed_where_none_is_named() -> None:
         return take_any(table=users)
 
     compile_it(good)
+
+
+@task(cached=False)
+def add(left: int, right: int = 0) -> int:
+    return left + right
+
+
+@workflow
+def chosen(number: int) -> int:
+    """A condition, and something after it."""
+    answer = ask()
+    found = conditional("inner").if_(answer.is_true()).then(add(left=number)).else_().then(add(left=0))
+    return add(left=found, right=100)
+
+
+@workflow
+def launch(number: int) -> int:
+    """A branch whose workflow has a condition of its own, and something after it."""
+    return add(left=chosen(number=number), right=1000)
+
+
+@workflow
+def outer(number: int) -> int:
+    """Launch, or not."""
+    return conditional("outer").if_(number > 1).then(launch(number=number)).else_().then(add(left=number))
+
+
+def test_what_comes_after_a_condition_within_a_branch_is_done() -> None:
+    assert (outer(number=2), outer(number=1)) == (1102, 1)

@@ -74,11 +74,11 @@ def main() -> None:
 def walk(folder: Path, one: Jvm, other: Jvm) -> None:
     empty = folder / "empty"
     ended(fork(empty, lambda: answer_every_question(empty)), 0)
-    for name in ("alone", "killed", "twice"):
+    for name in ("watched", "killed", "twice"):
         shutil.copytree(empty, folder / name)  # with the lake's id, so that even run ids are the same
 
-    took = {"alone": timed(lambda: ended(fork(folder / "alone", night, one), 0))}
-    shutil.copytree(folder / "alone", folder / "watched")
+    took = {"alone": timed(lambda: ended(fork(folder / "watched", night, one), 0))}
+    shutil.copytree(folder / "watched", folder / "alone")  # as the night left it; it was not written for this place
     for number in range(2):
         looked = fork(folder / "watched", partial(look, number), one)
         took[f"look {number}"] = timed(partial(ended, looked, 0))

@@ -159,7 +159,7 @@ def test_a_rule_that_held_at_two_looks_of_the_monitor_launches_a_night_that_retr
     assert before.run_id != after.run_id
     assert second["reason"].endswith(after.verdict)
     trained = [cost.task for cost in lake.ledger.read(Cost)]
-    assert trained.count("tasks.train.compare") == 2  # with itself as champion this time
+    assert trained.count("tasks.train.compare") == 2
 
 
 def test_the_walk_went_through_every_task_of_a_night_that_trains(nights: Path) -> None:

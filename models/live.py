@@ -30,10 +30,7 @@ from models.interactions import (
     positions,
 )
 from models.recommender import Recommender
-from models.signals import TRANSITION_HALF_LIFE_ITEMS, TRANSITION_SCALE
-
-#: Weights of history below this share of the newest item's are left out; float32, of 24 bits, can't show them.
-_LEAST = 2.0**-24
+from models.signals import LEAST_WEIGHT, TRANSITION_HALF_LIFE_ITEMS, TRANSITION_SCALE
 
 _ONE = np.ones(1, dtype=np.int64)
 
@@ -222,7 +219,7 @@ def _faded(weights: Float32s, rows: Int64s, ranks: Int64s, decay: Float64s) -> F
 
 def _decay(half_life_items: float) -> Float64s:
     """The weight of a history's newest item, of the one before it, and so on: float64 [items that matter]."""
-    return np.asarray(0.5 ** (np.arange(math.ceil(-math.log2(_LEAST) * half_life_items)) / half_life_items))
+    return np.asarray(0.5 ** (np.arange(math.ceil(-math.log2(LEAST_WEIGHT) * half_life_items)) / half_life_items))
 
 
 def _array(tensor: object) -> Float32s:

@@ -19,6 +19,8 @@ TRANSITION_STEPS = 10
 TRANSITION_HALF_LIFE_ITEMS = 1.0
 #: Most weights of transitions lie far below 1, where a logarithm of 1 + weight would hardly bend.
 TRANSITION_SCALE = 10.0
+#: A weight of history below this share of the newest item's does not show beside it in float32, of 24 bits.
+LEAST_WEIGHT = 2.0**-24
 
 #: Days of ratings kept a day each; all older ones share one row.
 DAYS_KEPT = 120
@@ -121,7 +123,7 @@ class Signals:
         known = column >= 0
         profile = self._profile(histories, settings.history_half_life_items)[0]
         newest = self._profile(histories, TRANSITION_HALF_LIFE_ITEMS)[0]
-        met = np.flatnonzero(profile + newest > 2.0**-24)  # float32 can't show less beside the newest
+        met = np.flatnonzero(profile + newest > LEAST_WEIGHT)
         alike, after = (np.zeros((len(met), len(items)), dtype=np.float32) for _ in range(2))
         alike[:, known] = profile[met, None] * self.item_to_item[met][:, column[known]]
         after[:, known] = TRANSITION_SCALE * newest[met, None] * self.transitions[met][:, column[known]]

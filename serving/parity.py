@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from features.store import FeatureStore
+from lakehouse.errors import MAX_EXAMPLES
 from lakehouse.lake import Lakehouse
 from lakehouse.ledger import Decision
 from serving.served import read_served
@@ -56,7 +57,7 @@ def compare_served(lake: Lakehouse, state: Path, at: datetime) -> ServedParity:
         compared=sum(one.compared for one in reports),
         different=sum(one.different for one in reports),
         unknown=sum(one.unknown for one in reports),
-        examples=[example for one in reports for example in one.examples][:5],
+        examples=[example for one in reports for example in one.examples][:MAX_EXAMPLES],
     )
     name = f"{GATE}/{at.isoformat()}"
     lake.ledger.append(

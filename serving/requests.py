@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from serving.schemas import RecommendRequest, SlotName
-from serving.turning import FILE_BYTES, TurningLog, lines_of
+from serving.turning import TurningLog, lines_of
 
 #: Answers that are remembered.
 REMEMBERED = 50_000
@@ -41,14 +41,13 @@ class AnsweredRing:
         folder: where the log is kept; made if it is not there.
     """
 
-    def __init__(self, folder: Path, *, remembered: int = REMEMBERED, file_bytes: int = FILE_BYTES) -> None:
+    def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._remembered = remembered
         self._ring: OrderedDict[str, Answered] = OrderedDict()
         for line in lines_of(folder / _NAME):
             with suppress(ValidationError):
                 self._keep(Answered.model_validate_json(line))
-        self._log = TurningLog(folder / _NAME, file_bytes=file_bytes)
+        self._log = TurningLog(folder / _NAME)
 
     def add(self, answered: Answered) -> None:
         """Remember an answer."""
@@ -74,5 +73,5 @@ class AnsweredRing:
 
     def _keep(self, answered: Answered) -> None:
         self._ring[answered.request_id] = answered
-        if len(self._ring) > self._remembered:
+        if len(self._ring) > REMEMBERED:
             self._ring.popitem(last=False)

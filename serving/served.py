@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from features.online import OnlineAnswer
-from serving.turning import FILE_BYTES, TurningLog, lines_of
+from serving.turning import TurningLog, lines_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,13 +40,12 @@ class ServedSample:
     Args:
         folder: where the log is kept; made if it is not there.
         share: of the answers that are kept, 0 to 1.
-        file_bytes: size of each of the two files that take turns.
     """
 
-    def __init__(self, folder: Path, share: float, *, file_bytes: int = FILE_BYTES) -> None:
+    def __init__(self, folder: Path, share: float) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._share = share
-        self._log = TurningLog(folder / _NAME, file_bytes=file_bytes)
+        self._log = TurningLog(folder / _NAME)
 
     def note(self, answer: OnlineAnswer, entity: Mapping[str, int], at: datetime) -> None:
         """Perhaps keep what the store said of one entity, whose key columns are those of every view in the answer."""

@@ -256,7 +256,7 @@ class Service:
         self._gauge()
 
     async def measure(self) -> None:
-        """Read the ledger's last words into the metrics: some hundred milliseconds of work, so not at every refresh."""
+        """Read the ledger's last words into the metrics: most of what a refresh would cost, so not done at each."""
         await asyncio.to_thread(measure_lake, self.lake, self.metrics, self.clock.now())
 
     async def _keep_fresh(self) -> None:

@@ -43,6 +43,7 @@ from serving.client import Client
 from serving.server import listen, server_config
 from serving.service import Service
 from serving.settings import ServingSettings
+from tasks.simulation.release import damaged
 
 DAY = date(1998, 4, 20)
 USERS = 150
@@ -130,14 +131,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
     )
     model = fit(ratings, training, config=config)
     other = fit(ratings, training, config=config.model_copy(update={"ridge": 120.0, "epochs": 2}))
-    broken = Recommender(
-        other.config,
-        other.summary,
-        other.signals,
-        other.user_encoder.model_copy(update={"spreads": (0.0, *other.user_encoder.spreads[1:])}),
-        other.item_encoder,
-        other.ranker,
-    )
+    broken = damaged(other)
     tracking = f"sqlite:///{folder / 'mlflow.db'}"
     digest, _ = register(folder, tracking, model, "champion"), register(folder, tracking, other, "challenger")
     number = register(folder, tracking, broken, "broken")[1]
